@@ -14,18 +14,22 @@ from json.encoder import encode_basestring
 from typing import Any, Final
 
 from pydantic import TypeAdapter, ValidationError
-from pydantic_core import to_json
+from pydantic_core import from_json, to_json
 
-from tornado_rt.errors import Refusal
+from tornado_rt.errors import InvalidMessage, Refusal
 from tornado_rt.protocol.messages import ClientMessage, SyncPost, is_valid_id
 from tornado_rt.protocol.refusals import refuse_body, refuse_message, refuse_text
+from tornado_rt.protocol.server_messages import Envelope, ServerMessage
 from tornado_rt.protocol.strict import is_plain
 
 __all__ = [
     "broadcast",
     "change",
     "decode",
+    "decode_envelope",
+    "decode_json",
     "decode_post",
+    "decode_server",
     "encode_ack",
     "encode_change",
     "encode_json",
@@ -53,6 +57,8 @@ _CLIENT_TYPES: Final = frozenset(
 )
 _validate_client = _CLIENT.validator.validate_json
 _validate_post = TypeAdapter(SyncPost).validator.validate_json
+_validate_server = TypeAdapter[ServerMessage](ServerMessage).validator.validate_json
+_validate_envelope = TypeAdapter(Envelope).validator.validate_json
 
 _SEQ: Final = b"\x00"  # stands where a body's seq goes: JSON text cannot hold it (RFC 8259 section 7)
 
@@ -87,6 +93,33 @@ def decode_post(raw: bytes) -> SyncPost:
         if refusal:
             raise refusal
     return post
+
+
+def decode_server(raw: bytes) -> ServerMessage | Envelope:
+    """One frame of a server as its model, for clients.
+
+    Unknown fields are ignored; an unknown type, or a message sent as given by ``broadcast()``, comes as an Envelope. Raises
+    InvalidMessage on what is no message at all.
+    """
+    try:
+        message: ServerMessage = _validate_server(raw, by_alias=True, by_name=False)
+    except ValidationError:
+        return decode_envelope(raw)
+    return message
+
+
+def decode_envelope(raw: bytes) -> Envelope:
+    """One frame of a server with its payload as it came, for clients that fold payloads themselves. Raises InvalidMessage."""
+    try:
+        envelope: Envelope = _validate_envelope(raw, by_alias=True, by_name=False)
+    except ValidationError:
+        raise InvalidMessage("The server sent what is no message.") from None
+    return envelope
+
+
+def decode_json(raw: bytes) -> Any:
+    """JSON text of our own making, such as a kept record, as plain values. Raises ValueError."""
+    return from_json(raw, allow_inf_nan=False)
 
 
 # -- writing ----------------------------------------------------------------------------------------------------------------

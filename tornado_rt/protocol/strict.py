@@ -31,10 +31,10 @@ LONE_SURROGATE = "holds half of a surrogate pair, which is not Unicode"
 FRAME_TOO_DEEP = f"is nested deeper than {MAX_FRAME_LEVELS} levels"
 VALUE_TOO_DEEP = f"is nested deeper than {MAX_VALUE_LEVELS} levels"
 
-# Digits to 0; e, E and + so that each exponent of three digits or more reads "0e000".
-_SHAPE = bytes.maketrans(b"0123456789+E", b"00000000000e")
-_SIXTEEN_DIGITS = b"0" * 16  # 2**53 has sixteen
-_LONG_EXPONENT = b"0e000"  # 1e99 with fifteen digits before it is far from infinite
+# Digits to 0; e, E and + so that each exponent of three digits or more reads "0e000"; one kind of bracket.
+_SHAPE = bytes.maketrans(b"0123456789+E[", b"00000000000e{")
+_SIXTEEN_DIGITS = "0" * 16  # 2**53 has sixteen
+_LONG_EXPONENT = "0e000"  # 1e99 with fifteen digits before it is far from infinite
 _ALL_BUT_STRUCTURE = bytes(byte for byte in range(256) if byte not in b'{}[]"')
 _ONE_KIND_OF_BRACKET = bytes.maketrans(b"[]", b"{}")
 
@@ -44,13 +44,11 @@ def is_plain(raw: bytes) -> bool:
 
     True costs well under a microsecond for a common message. False means only that ``raw`` has to be looked at.
     """
-    if b"NaN" in raw or b"Infinity" in raw:
+    # As text, since `in` is four times faster on str than on bytes, which first takes the needle for a number.
+    shape = raw.translate(_SHAPE).decode("latin-1")
+    if "NaN" in shape or "Infinity" in shape or _SIXTEEN_DIGITS in shape or _LONG_EXPONENT in shape:
         return False
-    shape = raw.translate(_SHAPE)
-    if _SIXTEEN_DIGITS in shape or _LONG_EXPONENT in shape:
-        return False
-    openings = raw.count(b"{") + raw.count(b"[")
-    return openings <= MAX_VALUE_LEVELS or is_shallow(raw)
+    return shape.count("{") <= MAX_VALUE_LEVELS or is_shallow(raw)
 
 
 def is_shallow(raw: bytes) -> bool:
