@@ -8,8 +8,9 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, cast
 from urllib.parse import urlsplit
 
 from pydantic import AliasChoices, Field, SecretStr, ValidationInfo, field_validator
@@ -18,7 +19,7 @@ from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from pydantic_settings.sources import PydanticBaseSettingsSource
 
-__all__ = ["LOOPBACK_HOSTS", "Settings", "is_address"]
+__all__ = ["LOOPBACK_HOSTS", "About", "Settings", "about", "is_address"]
 
 LOOPBACK_HOSTS: Final = ("localhost", "127.0.0.1", "::1")
 SOCKET_PATH: Final = "/api/realtime"
@@ -370,6 +371,36 @@ class Settings(BaseSettings):
     def sqlite_path(self) -> Path | None:
         """The file of a ``sqlite://`` store; None for any other kind."""
         return Path(self.store.removeprefix("sqlite:///")) if self.store.startswith("sqlite:///") else None
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What is said of a setting to people. Texts may hold backquotes; ``group`` is given where a new heading begins."""
+
+    text: str
+    unit: str
+    default: str
+    group: str
+
+
+def about(field: str) -> About:
+    """The words of a setting, by its attribute name."""
+    info = Settings.model_fields[field]
+    extra = cast(dict[str, str], info.json_schema_extra)
+    default = extra["shown_default"] or _shown(info.default)
+    return About(text=info.description or "", unit=extra["unit"], default=default, group=extra["group"])
+
+
+def _shown(default: object) -> str:
+    match default:
+        case None | ():
+            return "none"
+        case bool():
+            return "on" if default else "off"
+        case int() | float():
+            return f"{default:,g}" if isinstance(default, float) else f"{default:,}"
+        case _:
+            return f"`{default}`"
 
 
 def is_address(text: str) -> bool:
