@@ -11,7 +11,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "tornado_rt"
 
-HALL = ("answers", "events", "intake", "picture", "room", "server", "session")
+HALL = ("answers", "events", "heartbeat", "intake", "picture", "room", "server", "session")
 FLOORS: dict[str, int] = {
     **dict.fromkeys(("__init__", "errors", "config", "protocol"), 0),
     "core": 1,

@@ -23,7 +23,7 @@ MASK: Final = "***"
 
 _SECRET_NAMES = r"(?:[a-z0-9_.-]*(?:token|secret|password|passwd|api_?key|authorization|cookie|credentials?))"
 _SECRET_KEY: Final = re.compile(_SECRET_NAMES, re.IGNORECASE)
-_QUERY: Final = re.compile(rf"([?&;]{_SECRET_NAMES}=)[^&;#\s\"'<>]*", re.IGNORECASE)
+_ASSIGNED: Final = re.compile(r"((?:^|[?&;\s\"'(,])" + _SECRET_NAMES + r"=)[^&;#\s\"'<>]*", re.IGNORECASE)
 _HEADER: Final = re.compile(
     r"\b((?:set-)?cookie|(?:proxy-)?authorization|sec-websocket-protocol)(['\"]?\s*[:=]\s*)[^\r\n]*", re.IGNORECASE
 )
@@ -62,7 +62,7 @@ def configure(
 
 def scrub_url(url: str) -> str:
     """The address with ``***`` in place of tokens in its query and of a user and password before the host."""
-    return _QUERY.sub(rf"\1{MASK}", _USERINFO.sub(rf"\1{MASK}@", url))
+    return _ASSIGNED.sub(rf"\1{MASK}", _USERINFO.sub(rf"\1{MASK}@", url))
 
 
 def clean(text: str) -> str:
