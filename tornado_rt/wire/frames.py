@@ -160,7 +160,7 @@ class FrameReader:
     def _take_frame(self, data: bytes, at: int, events: list[Event]) -> int:
         """Take the frame that begins at ``at``; return where the next one begins, or -1 if more bytes are needed first."""
         end = len(data)
-        if self._ended or end - at < 2:
+        if end - at < 2:
             return -1
         first, size = data[at], data[at + 1] & 0x7F
         opcode = first & 0x0F
@@ -239,5 +239,6 @@ class FrameReader:
                 raise _Violation(Close.PROTOCOL_ERROR)
             utf_8_decode(body[2:], "strict", True)
             self._ended = True
+            stop = len(data)  # what follows a close frame is nobody's
         events.append(Frame(opcode, body))
         return stop

@@ -12,10 +12,11 @@ __all__ = ["BadHandshake", "check_handshake"]
 
 
 class BadHandshake(NamedTuple):
-    """Why a handshake is refused: an HTTP status and a sentence. With 426 goes ``Sec-WebSocket-Version: 13``."""
+    """Why a handshake is refused: an HTTP status, a sentence, and headers that the answer must have."""
 
     status: int
     sentence: str
+    headers: tuple[tuple[str, str], ...] = ()
 
 
 def check_handshake(request: HTTPServerRequest) -> BadHandshake | None:
@@ -28,7 +29,8 @@ def check_handshake(request: HTTPServerRequest) -> BadHandshake | None:
     if "upgrade" not in [option.strip() for option in headers.get("Connection", "").lower().split(",")]:
         return BadHandshake(400, '"Connection" must be "Upgrade".')
     if headers.get("Sec-WebSocket-Version") != "13":
-        return BadHandshake(426, "Only version 13 of the WebSocket protocol is spoken here.")
+        sentence = "Only version 13 of the WebSocket protocol is spoken here."
+        return BadHandshake(426, sentence, (("Sec-WebSocket-Version", "13"),))
     if not is_key(headers.get("Sec-WebSocket-Key", "")):
         return BadHandshake(400, '"Sec-WebSocket-Key" must be 16 bytes in base64.')
     return None
