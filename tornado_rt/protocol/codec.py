@@ -17,7 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json, to_json
 
 from tornado_rt.errors import InvalidMessage, Refusal
-from tornado_rt.protocol.messages import ClientMessage, SyncPost, is_valid_id
+from tornado_rt.protocol.messages import ClientMessage, SyncOp, SyncPost, is_valid_id
 from tornado_rt.protocol.refusals import refuse_body, refuse_message, refuse_text
 from tornado_rt.protocol.server_messages import Envelope, ServerMessage
 from tornado_rt.protocol.strict import is_plain
@@ -28,6 +28,7 @@ __all__ = [
     "decode",
     "decode_envelope",
     "decode_json",
+    "decode_operation",
     "decode_post",
     "decode_server",
     "encode_ack",
@@ -218,3 +219,9 @@ def change(body: bytes, seq: int) -> bytes:
     """A ``Change`` as it stands in a SYNC_RESPONSE's delta."""
     place = b"%d" % seq
     return b'%b,"seq":%b}' % (body.replace(_SEQ, place), place)
+
+
+def decode_operation(operation: Mapping[str, Any]) -> SyncOp:
+    """An ``Op`` from within the process, judged like one from the wire. Raises ``InvalidMessage`` with the paths to what is wrong."""
+    raw = to_json({"type": "SYNC", "operations": [operation]})
+    return decode_post(raw).operations[0]

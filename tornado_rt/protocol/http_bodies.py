@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import ConfigDict, Field
 
-from tornado_rt.protocol.messages import Id, Timestamp, WireModel
+from tornado_rt.protocol.messages import Timestamp, WireModel
 from tornado_rt.protocol.server_messages import Detail, Result, SyncResponsePayload
 
 
@@ -34,7 +34,7 @@ class SyncAnswer(WireModel):
 class ClientStats(WireModel):
     id: str
     user_id: str
-    dashboard_id: str
+    dashboard_id: str | None = None
     connected_at: Timestamp
     message_count: int
     is_alive: bool
@@ -51,17 +51,9 @@ class StatsAnswer(WireModel):
     timestamp: Timestamp
 
 
-class RevokeBody(WireModel):
-    """``POST /api/realtime/revoke``: whose connections end."""
-
-    user_id: Id | None = None
-    token_id: Id | None = None
-    dashboard_id: Id | None = None
-
-
 class ErrorAnswer(WireModel):
     """Every answer that is an error."""
 
     error: str = Field(description="a sentence for a person")
     code: str
-    details: list[Detail] = []
+    details: tuple[Detail, ...] = ()

@@ -118,7 +118,7 @@ class EmptyPayload(WireModel):
 class WidgetUpdatePayload(WireModel):
     """Merge ``data`` into a widget, field by field; ``unset`` removes fields, ``replace`` makes ``data`` the whole of it.
 
-    ``base_version`` is the seq that its user saw when the edit began, in ``epoch`` (None: the connection's own).
+    ``baseVersion`` is the seq that its user saw when the edit began, in ``epoch`` (absent: the connection's own).
     """
 
     widget_id: Id
@@ -147,7 +147,7 @@ class LayoutUpdatePayload(WireModel):
 
 
 class LayoutRestorePayload(WireModel):
-    """Make the layout as it stood at seq ``version`` current again (None: as it stood before its last change)."""
+    """Make the layout as it stood at seq ``version`` current again (absent: as it stood before its last change)."""
 
     layout_id: Id = "default"
     version: Seq | None = None
@@ -161,10 +161,9 @@ class SyncRequestPayload(WireModel):
 
 
 class ConflictResolvedPayload(WireModel):
-    """How a conflict ends (PROTOCOL section 4).
+    """How a conflict ends. With ``widgetId`` or ``layoutId``, ``data`` and ``baseVersion`` it needs no memory of the conflict.
 
-    ``data`` of None is a decision (delete) where ``data`` was sent, and nothing where it was not: ask ``has_data``. With
-    ``widget_id`` or ``layout_id`` and ``base_version`` it is self-contained and needs no memory of the conflict.
+    ``data`` of null deletes the document; where ``data`` is absent, nothing is said of it.
     """
 
     conflict_id: Id
@@ -177,6 +176,7 @@ class ConflictResolvedPayload(WireModel):
 
     @property
     def has_data(self) -> bool:
+        """Whether ``data`` was sent, if only as null."""
         return "data" in self.model_fields_set
 
     @model_validator(mode="after")

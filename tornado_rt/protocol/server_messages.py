@@ -1,14 +1,14 @@
 """What a server says: one model for each message type that it sends, and for the HTTP answers.
 
-The server itself writes by templates (``codec``); these models are what the schema is made from and what clients decode with. It
-must not know how a message comes about.
+The server itself writes by templates (``codec``); these models are what the schema is made from and what clients decode
+with. It must not know how a message comes about.
 
 Shapes: docs/protocol.md (PROTOCOL sections 3, 4 and 6).
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
@@ -33,7 +33,7 @@ class LayoutDoc(_Doc):
     """A layout as it stands; ``history`` lists the versions that LAYOUT_RESTORE can bring back."""
 
     layout: Fields
-    history: list[Seq] = []
+    history: tuple[Seq, ...] = ()
 
 
 class _Placed(WireModel):
@@ -120,8 +120,8 @@ Change = Annotated[
 
 
 class Deleted(WireModel):
-    widgets: list[str] = []
-    layouts: list[str] = []
+    widgets: tuple[str, ...] = ()
+    layouts: tuple[str, ...] = ()
 
 
 class CatchUpPayload(WireModel):
@@ -174,7 +174,7 @@ class ConflictPayload(WireModel):
     kind: Literal["widget", "layout"]
     widget_id: str | None = None
     layout_id: str | None = None
-    fields_: list[str] = Field(alias="fields", description="which of the fields sent conflict")
+    fields: list[str] = Field(description="which of the fields sent conflict")
     base_version: Seq | None
     current_version: Seq
     local: Fields | None
@@ -194,15 +194,15 @@ class Result(WireModel):
     timestamp: Timestamp
     version: Seq | None = None
     seq: Seq | None = None
-    merged: list[str] = []
+    merged: tuple[str, ...] = ()
     duplicate: bool = False
     resolved: bool = False
     conflict: ConflictPayload | None = None
     error: str | None = None
     code: str | None = None
     retry_after_ms: int | None = None
-    details: list[Detail] = []
-    results: list[Result] = Field([], description="of a WIDGET_BATCH: of each of its operations")
+    details: tuple[Detail, ...] = ()
+    results: tuple[Result, ...] = Field((), description="of a WIDGET_BATCH: of each of its operations")
 
 
 class AckPayload(WireModel):
@@ -212,7 +212,7 @@ class AckPayload(WireModel):
     merged: list[str] = Field([], description="other fields of the document that changed since baseVersion")
     duplicate: bool = False
     resolved: bool = False
-    results: list[Result] = []
+    results: tuple[Result, ...] = ()
 
 
 class NackPayload(WireModel):
@@ -220,7 +220,7 @@ class NackPayload(WireModel):
     code: str
     retryable: bool
     retry_after_ms: int | None = None
-    details: list[Detail] = []
+    details: tuple[Detail, ...] = ()
     outcome: Literal["unknown"] | None = Field(None, description="it may have been applied: repeat with the same id")
 
 
@@ -228,11 +228,14 @@ class NackPayload(WireModel):
 
 
 class Limits(WireModel):
-    """What the server will take; a newer one may name more."""
+    """What the server takes; 0 is no limit. A newer server may name more."""
 
     model_config = ConfigDict(extra="allow")
 
-    max_operations: int = Field(50, description="of one message or POST, counted to the leaves")
+    max_operations: int = Field(50, description="in one message or POST, counted to the leaves")
+    max_message_bytes: int | None = None
+    rate_limit: float | None = Field(None, description="messages a second, of this connection")
+    rate_burst: int | None = Field(None, description="messages at once")
 
 
 class ConnectPayload(WireModel):
@@ -243,7 +246,7 @@ class ConnectPayload(WireModel):
     seq: Seq
     heartbeat_interval: int = Field(description="milliseconds")
     limits: Limits = Limits()
-    permissions: list[str] = []
+    permissions: tuple[str, ...] = ()
     durability: str | None = Field(None, description="disk, redis or memory: how safe an ACK is")
     sync: SyncResponsePayload | None = None
 
@@ -271,9 +274,9 @@ class ServerEnvelope(WireModel):
 
 
 class Envelope(WireModel):
-    """A message that is none of those below: a type that this version does not know, or what ``broadcast()`` sent as given.
+    """A message that is none of the others: of a type that is not known here, or what ``broadcast()`` sent as given.
 
-    It has no seq, so it changes no document and no position (PROTOCOL section 7); clients hand it to listeners.
+    It has no seq, so it changes no document and no position; clients hand it to listeners.
     """
 
     type: str
@@ -281,7 +284,7 @@ class Envelope(WireModel):
     timestamp: str | None = None
     user_id: str | None = None
     correlation_id: str | None = None
-    payload: Fields = {}
+    payload: Fields = Field(default_factory=dict)
 
 
 class Connect(ServerEnvelope):
