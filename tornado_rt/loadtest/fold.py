@@ -11,7 +11,7 @@ from typing import Any
 
 from tornado_rt.loadtest.events import Conflicted, Finished, Synced
 from tornado_rt.loadtest.ledger import Entry, Log, Operation
-from tornado_rt.loadtest.model import Dashboard, DocumentName, Edit, Touch, canonical, edits_of
+from tornado_rt.loadtest.model import Dashboard, DocumentName, Edit, Touch, canonical
 
 __all__ = ["Fold"]
 
@@ -62,8 +62,7 @@ class Fold:
 
     def _edits(self, entry: Entry, part: Dashboard) -> list[Edit] | None:
         """What the entry does, or None where that is not known."""
-        edits = edits_of(entry.type, entry.payload)
-        for edit in edits:
+        for edit in entry.edits:
             if edit.opaque and "layout" not in entry.payload:  # all that is known of it is its ACK: work it out
                 document = part.documents.get(edit.name)
                 if document is None:
@@ -73,18 +72,18 @@ class Fold:
                 if fields is None or source < part.start:
                     return None
                 edit.data = fields
-        return edits or None
+        return entry.edits or None
 
     # -- edits -----------------------------------------------------------------------------------------------------------
 
     def _stale(self, entry: Entry, operation: Operation, part: Dashboard) -> Iterator[tuple[str, str]]:
-        for edit in operation.edits():
+        for edit in operation.edits:
             base = operation.base_of(edit, self._log.epoch)
             document = part.documents.get(edit.name)
             if base is None or document is None:
                 continue
             if document.at(part.seq) is None:
-                if not edit.delete and document.versions[-1] > base and len(operation.edits()) == 1:
+                if not edit.delete and document.versions[-1] > base and len(operation.edits) == 1:
                     sentence = f"{operation}, based on {base}, brought {edit.name} back at seq {entry.seq}"
                     yield "stale", f"{sentence}, which had been deleted at seq {document.versions[-1]}"
                 continue
@@ -98,7 +97,7 @@ class Fold:
 
     def _merged(self, operation: Operation, merged: list[str], entry: Entry, part: Dashboard) -> Iterator[tuple[str, str]]:
         """``merged`` in an ACK names fields that others changed since, and none that the operation touched."""
-        edits = operation.edits()
+        edits = operation.edits
         if not merged or len(edits) != 1:
             return
         edit, document = edits[0], part.documents.get(edits[0].name)
@@ -116,7 +115,7 @@ class Fold:
 
     def conflict_faults(self, operation: Operation, conflict: Conflicted) -> Iterator[tuple[str, str]]:
         """What is wrong about a conflict: it shows what never was, or there was no reason for it."""
-        edits = operation.edits()
+        edits = operation.edits
         part = self._part(conflict.current_version)
         if not conflict.current_version or part is None or len(edits) != 1:
             return

@@ -165,6 +165,11 @@ class _Judge:
         fresh = [answer for answer in verdicts if not answer.duplicate]
         if len(fresh) > 1 and not self.new_epochs:
             say("verdict", dashboard, f"{operation} was judged {len(fresh)} times: {len(fresh)} verdicts are no duplicates")
+        for answer in operation.answers[operation.answers_before :]:
+            fresh_seq = answer.seq if isinstance(answer, Applied) and not answer.duplicate else 0
+            if self.one_clock and 0 < fresh_seq <= operation.shown_before and applied[0].epoch == operation.epoch:
+                sentence = f"{operation} was repeated when seq {fresh_seq}, its own, was known, but its ACK is no duplicate"
+                say("verdict", dashboard, sentence)
         if not fresh and (applied or conflicted) and operation.invoked == 1:
             say("verdict", dashboard, f"{operation} was sent once, but its verdict says that it is a duplicate")
 
@@ -176,7 +181,7 @@ class _Judge:
         entries = self.ledger.log(operation.dashboard, answer.epoch).entries
         entry = entries.get(answer.seq)
         if entry is None:
-            about = (operation.user, operation.type, operation.payload, operation.text)
+            about = (operation.user, operation.type, operation.payload, operation.edits, operation.text)
             entries[answer.seq] = Entry(answer.seq, *about, f"the ACK to {answer.client}", operation)
         elif entry.op is not None and entry.op is not operation:
             self.say("misplaced", operation.dashboard, f"{operation} and {entry.op} were both acknowledged at seq {answer.seq}")

@@ -31,7 +31,8 @@ __all__ = ["Entry", "Ledger", "Log", "Operation"]
 class Operation:
     """What one user asked for under one id, and every answer to it, in the order in which they came.
 
-    ``acked_before`` is the highest ``(seq, op)`` of the dashboard that any client had in hand when this was first sent.
+    ``acked_before`` is the highest ``(epoch, seq, op)`` that any client had in hand when this was first sent; ``shown_before``
+    the highest seq of ``epoch`` that anyone had been told of when it was last repeated, with ``answers_before`` answers.
     """
 
     dashboard: str
@@ -40,11 +41,14 @@ class Operation:
     device: str
     type: str
     payload: Json
+    edits: list[Edit]
     text: str
     epoch: str
     invoked: int = 0
     answers: list[Answered] = field(default_factory=list)
     acked_before: tuple[str, int, str] | None = None
+    shown_before: int = 0
+    answers_before: int = 0
 
     @property
     def applied(self) -> list[Applied]:
@@ -64,9 +68,6 @@ class Operation:
         final = [answer for answer in self.answers if isinstance(answer, Refused) and not answer.outcome_unknown]
         return "not applied" if len(final) >= self.invoked else "maybe"
 
-    def edits(self) -> list[Edit]:
-        return edits_of(self.type, self.payload)
-
     def base_of(self, edit: Edit, epoch: str) -> int | None:
         """The edit's ``baseVersion`` as it counts in ``epoch``: 0 where it was taken from another one."""
         if edit.base is None:
@@ -85,6 +86,7 @@ class Entry:
     user: str
     type: str
     payload: Json
+    edits: list[Edit]
     text: str
     source: str
     op: Operation | None = None
@@ -109,9 +111,10 @@ class Log:
     def add(self, seq: int, change: Json, source: str) -> None:
         """Someone was told that ``seq`` is ``change``."""
         entry = self.entries.get(seq)
-        text = text_of(change["type"], change["payload"])
+        edits = edits_of(change["type"], change["payload"])
+        text = text_of(edits)
         if entry is None:
-            self.entries[seq] = Entry(seq, change["userId"], change["type"], change["payload"], text, source)
+            self.entries[seq] = Entry(seq, change["userId"], change["type"], change["payload"], edits, text, source)
         elif (entry.text, entry.user) != (text, change["userId"]):
             self.split.append(
                 f"seq {seq} was told to {entry.source} as {entry.text} by {entry.user!r}, "
@@ -163,13 +166,17 @@ class Ledger:
                 self.log(event.dashboard, event.epoch).snapshots.append(event)
 
     def _invoked(self, event: Invoked) -> None:
-        text = text_of(event.type, event.payload)
+        edits = edits_of(event.type, event.payload)
+        text = text_of(edits)
         key = (event.dashboard, event.user, event.op, f"{event.type} {text}")
         operation = self.operations.get(key)
         if operation is None:
-            content = (event.device, event.type, event.payload, text, event.epoch)
+            content = (event.device, event.type, event.payload, edits, text, event.epoch)
             operation = self.operations[key] = Operation(event.dashboard, event.user, event.op, *content)
             operation.acked_before = self._acked.get(event.dashboard)
+        elif len(operation.answers) >= operation.invoked:  # else the first one's answer may still come
+            operation.shown_before = self.log(event.dashboard, operation.epoch).shown
+            operation.answers_before = len(operation.answers)
         operation.invoked += 1
         if event.type == "CONFLICT_RESOLVED":
             self.resolvers.add((event.dashboard, event.user))

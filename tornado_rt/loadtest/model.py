@@ -10,6 +10,7 @@ import json
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from json.encoder import encode_basestring_ascii
 from typing import Any
 
 __all__ = ["Dashboard", "Document", "Edit", "Touch", "canonical", "edits_of", "text_of"]
@@ -19,6 +20,10 @@ DocumentName = tuple[str, str]  # ("widget" | "layout", id)
 
 def canonical(value: Any) -> str:
     """JSON text that is equal for equal JSON: keys sorted, 1.0 written as 1 (``true`` stays ``true``)."""
+    if type(value) is int:
+        return str(value)
+    if type(value) is str:
+        return encode_basestring_ascii(value)
     text = json.dumps(value, sort_keys=True, separators=(",", ":"))
     if "." in text or "e" in text or "E" in text:  # there may be a float, or only a word with that letter in it
         return json.dumps(_whole_numbers(value), sort_keys=True, separators=(",", ":"))
@@ -100,9 +105,9 @@ def _resolution(payload: Mapping[str, Any]) -> list[Edit]:
     return [Edit(name, data=kept, unset=gone, base=payload.get("baseVersion"))]
 
 
-def text_of(type_: str, payload: Mapping[str, Any]) -> str:
+def text_of(edits: list[Edit]) -> str:
     """The content of an operation or change as text, for comparing the two."""
-    return " & ".join(edit.text() for edit in edits_of(type_, payload))
+    return edits[0].text() if len(edits) == 1 else " & ".join(edit.text() for edit in edits)
 
 
 @dataclass(slots=True)
