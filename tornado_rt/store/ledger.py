@@ -54,7 +54,8 @@ class Ledger:
     ``seq`` is the last one given, ``state_seq`` the snapshot's, ``cut_seq`` the last one whose row is gone. Of row ``i``,
     ``numbers[i]`` is its number in the store, ``lasts[i]`` the dashboard's seq after it, ``totals[i]`` how many records there
     had been with it, ``times[i]`` when it was written. ``recent`` and ``older`` map operation keys to row numbers, in two
-    generations, so that old ones go without being looked for; ``is_warm`` says that they know every key that counts.
+    generations, so that old ones go without being looked for; ``is_warm`` says that they know every key that counts, otherwise
+    those of rows up to number ``forgotten`` are missing.
     """
 
     seq: int = 0
@@ -68,6 +69,7 @@ class Ledger:
     recent: dict[str, int] = field(default_factory=dict)
     older: dict[str, int] = field(default_factory=dict)
     is_warm: bool = True
+    forgotten: int = 0
 
     def append(self, number: int, numbered: int, records: int, at: float) -> None:
         """Take in a row of ``records`` records, ``numbered`` of them with a seq."""
@@ -89,10 +91,19 @@ class Ledger:
             self.recent = {}
 
     def forget(self) -> None:
-        """Let go of the keys, to save memory; whoever needs them reads the rows again."""
-        self.recent = {}
-        self.older = {}
-        self.is_warm = not self.numbers
+        """Let go of the keys, to save memory; whoever needs them reads the rows again, and calls ``recall``."""
+        if self.numbers:
+            self.recent = {}
+            self.older = {}
+            self.is_warm = False
+            self.forgotten = self.numbers[-1]
+
+    def recall(self, keys: dict[str, int], newest: int) -> None:
+        """Take back what was forgotten: ``keys`` of all rows up to number ``newest``."""
+        if not self.is_warm and newest >= self.forgotten:
+            keys.update(self.older)
+            self.older = keys
+            self.is_warm = True
 
     def find(self, key: str, now: float) -> int | None:
         """The number of the row that answers for ``key``, if that still counts (PROTOCOL section 5, 2)."""
@@ -115,18 +126,19 @@ class Ledger:
             return None
         return bisect_left(self.lasts, since) if since else 0
 
-    def spare(self, now: float) -> int:
-        """How many of the oldest rows the snapshot covers and no verdict needs."""
+    def spare(self, state_seq: int, now: float) -> int:
+        """How many of the oldest rows a snapshot at ``state_seq`` covers and no verdict needs."""
         count = 0
-        while count < len(self.numbers) and self.lasts[count] <= self.state_seq and not self._counts(count, now):
+        while count < len(self.numbers) and self.lasts[count] <= state_seq and not self._counts(count, now):
             count += 1
         return count
 
     def cut(self, count: int) -> None:
-        """Drop the oldest ``count`` rows."""
+        """Drop the oldest ``count`` rows. A reader in another thread slices ``numbers`` at an index that it found in ``lasts``:
+        ``lasts`` goes first, so that a second look tells it whether the two belonged together."""
         if count:
             self.cut_seq = self.lasts[count - 1]
-            del self.numbers[:count], self.lasts[:count], self.totals[:count], self.times[:count]
+            del self.lasts[:count], self.totals[:count], self.times[:count], self.numbers[:count]
 
 
 class Log(Protocol):

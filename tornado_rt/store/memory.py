@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from tornado_rt.errors import Unavailable
 from tornado_rt.store.base import Committed, Contents, Duplicate, Durability, NewEpoch, Outcome, Record, Stale
+from tornado_rt.store.counts import Counts
 from tornado_rt.store.followers import Follower, Followers
 from tornado_rt.store.ledger import Ledger, Row, judge, missed
 
@@ -56,8 +57,7 @@ class MemoryStore:
         self._shared = _Shared(epoch)
         self._clock = clock
         self._is_closed = False
-        self.commits = 0
-        self.committed_operations = 0
+        self.counts = Counts()
 
     def peer(self) -> MemoryStore:
         """Another process's view of the same memory."""
@@ -122,8 +122,9 @@ class MemoryStore:
         log.ledger.remember(row.number, records)
         log.kept.append(row)
         shared.last_number = row.number
-        self.commits += 1
-        self.committed_operations += len(records)
+        self.counts.groups += 1
+        self.counts.commits += 1
+        self.counts.committed_operations += len(records)
         listening = shared.followers.listening(dashboard_id, self)
         if listening:
             Followers.tell(listening, Contents(shared.epoch, log.ledger.seq, log=row.logged()))
@@ -133,9 +134,10 @@ class MemoryStore:
         log = self._shared.logs.get(dashboard_id)
         if log is None or not log.ledger.state_seq < seq <= log.ledger.seq:
             return  # older than what is kept, or of a log that was lost meanwhile
+        self.counts.snapshots += 1
         log.state = state
         log.ledger.state_seq = seq
-        spare = log.ledger.spare(self._clock())
+        spare = log.ledger.spare(seq, self._clock())
         log.ledger.cut(spare)
         del log.kept[:spare]
 

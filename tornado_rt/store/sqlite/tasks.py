@@ -1,0 +1,59 @@
+"""What the loop asks of the writer's thread. Plain values; knows neither."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from tornado_rt.errors import Unavailable
+from tornado_rt.store.base import Outcome, Record
+
+__all__ = ["Commit", "Forget", "Keys", "Snapshot", "Task"]
+
+
+@dataclass(slots=True, eq=False)
+class Commit:
+    """Records on their way to the disk, already in the form of a ``row``.
+
+    The thread sets ``outcome``, and ``at``, the second of the commit; the loop sets ``future``.
+    """
+
+    dashboard_id: str
+    seen: int
+    reads: Mapping[str, int]
+    records: Sequence[Record]
+    row: bytes
+    future: asyncio.Future[Outcome]
+    outcome: Outcome | Unavailable | None = None
+    at: float = 0.0
+
+
+@dataclass(slots=True, eq=False)
+class Snapshot:
+    """A state to keep. The thread sets ``failure``, the loop ``future``."""
+
+    dashboard_id: str
+    seq: int
+    state: bytes
+    future: asyncio.Future[None]
+    failure: Unavailable | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Keys:
+    """A dashboard's operation keys, read again, of all rows up to number ``newest``."""
+
+    dashboard_id: str
+    keys: dict[str, int]
+    newest: int
+
+
+@dataclass(slots=True, eq=False)
+class Forget:
+    """Nobody works on a dashboard any more."""
+
+    dashboard_id: str
+
+
+Task = list[Commit] | Snapshot | Keys | Forget | None  # None: write out what waits, then end
