@@ -1,0 +1,152 @@
+"""What all doors have in common: Host and Origin, headers, the one error shape (PROTOCOL section 6)."""
+
+from __future__ import annotations
+
+import http.client
+import math
+from types import TracebackType
+from typing import Any
+
+import structlog
+from tornado.web import HTTPError, RequestHandler
+
+from tornado_rt.auth import Identity
+from tornado_rt.errors import (
+    ClientFault,
+    Forbidden,
+    Internal,
+    InvalidMessage,
+    MethodNotAllowed,
+    Misdirected,
+    NotFound,
+    Refusal,
+)
+from tornado_rt.handlers.gate import Gate, credentials_of
+from tornado_rt.protocol.codec import encode_json
+from tornado_rt.protocol.messages import is_valid_id
+from tornado_rt.server import RealtimeServer
+
+__all__ = ["BaseHandler", "NotFoundHandler"]
+
+log = structlog.get_logger(__name__)
+
+CONTENT_SECURITY_POLICY = (
+    "default-src 'self'; connect-src 'self' ws: wss:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+)
+_STATUS_FAULTS = {400: InvalidMessage, 403: Forbidden, 404: NotFound, 405: MethodNotAllowed}
+
+
+class BaseHandler(RequestHandler):
+    """``server`` and ``gate`` come with the route."""
+
+    server: RealtimeServer
+    gate: Gate
+    SUPPORTED_METHODS = ("GET", "HEAD", "POST", "OPTIONS")
+
+    def initialize(self, server: RealtimeServer, gate: Gate) -> None:
+        self.server = server
+        self.gate = gate
+
+    def set_default_headers(self) -> None:
+        self.clear_header("Server")
+        self.set_header("X-Content-Type-Options", "nosniff")
+        self.set_header("Referrer-Policy", "no-referrer")
+        self.set_header("Cache-Control", "no-store")
+        self.set_header("Content-Security-Policy", CONTENT_SECURITY_POLICY)
+
+    def prepare(self) -> None:
+        """Refuse a foreign Host (421) and a foreign Origin (403) before anything else is looked at (HARDENING, DNS rebinding)."""
+        host = self.request.host
+        if not self.gate.knows_host(host):
+            raise Misdirected("this Host is not served here; RT_ALLOWED_HOSTS lists those that are")
+        origin = self.request.headers.get("Origin")
+        if origin is not None:
+            if not self.gate.welcomes_origin(origin, host):
+                raise Forbidden("pages of this Origin may not connect; RT_ALLOWED_ORIGINS lists those that may")
+            self._allow_origin(origin)
+
+    def _allow_origin(self, origin: str) -> None:
+        self.set_header("Access-Control-Allow-Origin", origin)
+        self.set_header("Access-Control-Allow-Credentials", "true")
+        self.set_header("Vary", "Origin")
+
+    def options(self, *_: str) -> None:
+        """A browser asks before it sends (CORS)."""
+        self.set_header("Access-Control-Allow-Methods", "GET, POST")
+        self.set_header("Access-Control-Allow-Headers", "Authorization, Content-Type")
+        self.set_header("Access-Control-Max-Age", "600")
+        self.set_status(204)
+
+    async def identify(self) -> Identity:
+        """Who sends this. Raises ``Unauthorized``."""
+        return await self.gate.authenticator.identify(credentials_of(self.request))
+
+    def checked_id(self, name: str, default: str | None = None) -> str | None:
+        """A query argument that must be an id, or absent. Raises ``InvalidMessage`` with its name."""
+        value = self.get_query_argument(name, None, strip=False)
+        if value is None:
+            return default
+        if not is_valid_id(value):
+            raise InvalidMessage(f"{name} must be 1 to 128 printable characters", details=((name, "is not an id"),))
+        return value
+
+    def checked_seq(self, name: str) -> int | None:
+        """A query argument that must be a seq, or absent."""
+        value = self.get_query_argument(name, None)
+        if value is None:
+            return None
+        if not value.isascii() or not value.isdigit() or len(value) > 16:
+            raise InvalidMessage(f"{name} must be a whole number from 0 on", details=((name, "is not a seq"),))
+        return int(value)
+
+    def write_json(self, body: Any) -> None:
+        self.set_header("Content-Type", "application/json")
+        self.finish(body if isinstance(body, bytes) else encode_json(body))
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        """Whatever went wrong, in the one shape: ``{error, code, details?}``."""
+        error = kwargs.get("exc_info", (None, None))[1]
+        if isinstance(error, Refusal):
+            refusal: Refusal = error
+        elif isinstance(error, HTTPError) and status_code < 500:
+            refusal = _STATUS_FAULTS.get(status_code, ClientFault)(http.client.responses.get(status_code, "Refused") + ".")
+        else:
+            refusal = Internal("the server made a mistake; it has been logged")
+        self.set_status(refusal.http_status if not isinstance(error, HTTPError) else status_code)
+        if refusal.retry_after_ms is not None:
+            self.set_header("Retry-After", str(math.ceil(refusal.retry_after_ms / 1000)))
+        elif refusal.http_status == 503:
+            self.set_header("Retry-After", "1")
+        if refusal.http_status == 401:
+            self.set_header("WWW-Authenticate", "Bearer")
+        if refusal.http_status == 405:
+            self.set_header("Allow", ", ".join(self.methods()))
+        body: dict[str, Any] = {"error": refusal.message, "code": refusal.code}
+        if refusal.details:
+            body["details"] = [{"path": path, "message": message} for path, message in refusal.details]
+        if refusal.retry_after_ms is not None:
+            body["retryAfterMs"] = refusal.retry_after_ms
+        self.write_json(body)
+
+    def methods(self) -> list[str]:
+        """What this door answers to."""
+        mine = type(self)
+        return [
+            name
+            for name in ("GET", "HEAD", "POST", "OPTIONS")
+            if getattr(mine, name.lower()) is not getattr(RequestHandler, name.lower())
+        ]
+
+    def log_exception(self, typ: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
+        """A refusal is an answer, not an event; only a mistake of ours is worth a line."""
+        if not isinstance(value, Refusal | HTTPError):
+            self.server.faults += 1
+            log.error("request_failed", method=self.request.method, path=self.request.path, exc_info=value)
+
+
+class NotFoundHandler(BaseHandler):
+    """Every path that there is not."""
+
+    def prepare(self) -> None:
+        super().prepare()
+        raise NotFound("there is nothing at this address")

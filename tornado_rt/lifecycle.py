@@ -1,0 +1,167 @@
+"""Listening, signals, the end; and the guide's one server per process. The only module-level state is that server."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import gc
+import resource
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import structlog
+from tornado.httpserver import HTTPServer
+from tornado.netutil import bind_sockets
+
+from tornado_rt.app import make_application, make_gate, make_server
+from tornado_rt.errors import StartFault
+from tornado_rt.server import RealtimeServer
+
+if TYPE_CHECKING:
+    from tornado.web import Application
+
+    from tornado_rt.config import Settings
+
+__all__ = [
+    "get_realtime_server",
+    "initialize_realtime_server",
+    "is_realtime_server_running",
+    "serve",
+    "shutdown_realtime_server",
+]
+
+log = structlog.get_logger(__name__)
+
+LISTEN_BACKLOG = 2_048  # with 128, five hundred handshakes at once waited five seconds
+SPARE_FILES = 200  # descriptors kept free of connections
+SWITCH_SECONDS = 0.0005  # how long the store's thread may wait for the interpreter, at most
+
+_server: RealtimeServer | None = None
+
+
+async def initialize_realtime_server(settings: Settings, on_fatal: Callable[[str], None] | None = None) -> RealtimeServer:
+    """Make the process's server and open its store. Raises ``StartFault``; ``RuntimeError`` if there is one already."""
+    global _server
+    if _server is not None:
+        raise RuntimeError("the realtime server of this process is running already")
+    server = make_server(settings, on_fatal or (lambda sentence: log.critical("store_failed", reason=sentence)))
+    await server.initialize()
+    _server = server
+    return server
+
+
+def get_realtime_server() -> RealtimeServer:
+    """The process's server. Raises ``RuntimeError`` before ``initialize_realtime_server`` and after the shutdown."""
+    if _server is None:
+        raise RuntimeError("the realtime server of this process is not running: call initialize_realtime_server first")
+    return _server
+
+
+async def shutdown_realtime_server(grace_seconds: float = 10.0) -> None:
+    """Drain and close the process's server, if there is one."""
+    global _server
+    server, _server = _server, None
+    if server is not None:
+        await server.shutdown(grace_seconds)
+
+
+def is_realtime_server_running() -> bool:
+    return _server is not None and _server.is_running
+
+
+def serve(settings: Settings) -> int:
+    """Run until SIGTERM or SIGINT; returns the exit status: 0, or 1 after the store failed for good. Raises ``StartFault``."""
+    with contextlib.suppress(ImportError):
+        import uvloop
+
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(_serve(settings))
+    return asyncio.run(_serve(settings))
+
+
+async def _serve(settings: Settings) -> int:
+    sys.setswitchinterval(SWITCH_SECONDS)
+    _raise_file_limit(settings.max_connections)
+    status = 0
+    stop = asyncio.Event()
+
+    def fail(sentence: str) -> None:
+        nonlocal status
+        status = 1
+        log.critical("store_failed", reason=sentence)
+        stop.set()
+
+    sockets = _bind(settings.port, settings.host)
+    try:
+        server = await initialize_realtime_server(settings, fail)
+        application = make_application(server, make_gate(settings))
+    except BaseException:
+        for each in sockets:
+            each.close()
+        raise
+    http_server = _listen(application, sockets, settings)
+    _handle_signals(stop)
+    gc.collect()
+    gc.freeze()  # what lives as long as the process need not be looked through again
+    log.info("listening", host=settings.host, port=sockets[0].getsockname()[1], durability=server.store.durability)
+    await stop.wait()
+    log.info("stopping", grace_seconds=settings.shutdown_grace_seconds)
+    await shutdown_realtime_server(0.0 if status else settings.shutdown_grace_seconds)
+    http_server.stop()
+    await http_server.close_all_connections()
+    log.info("stopped")
+    return status
+
+
+def _bind(port: int, host: str) -> list[socket.socket]:
+    try:
+        return bind_sockets(port, host or None, backlog=LISTEN_BACKLOG)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise StartFault(f"port {port} is in use: stop what uses it, or choose another with --port or PORT") from error
+        raise StartFault(f"cannot listen on {host}:{port}: {error.strerror}") from error
+
+
+def _listen(application: Application, sockets: list[socket.socket], settings: Settings) -> HTTPServer:
+    """Bounds for those who send slowly, endlessly or not at all (headers 16 KiB, bodies 1 MiB)."""
+    http_server = HTTPServer(
+        application,
+        xheaders=settings.trusted_proxies > 0,
+        idle_connection_timeout=30.0,
+        body_timeout=10.0,
+        max_header_size=16 * 1024,
+        max_body_size=1024 * 1024,
+    )
+    http_server.add_sockets(sockets)
+    return http_server
+
+
+def _handle_signals(stop: asyncio.Event) -> None:
+    """The first SIGTERM or SIGINT ends the process in peace, a second one at once."""
+    loop = asyncio.get_running_loop()
+
+    def on_signal() -> None:
+        if stop.is_set():
+            log.warning("stopped_at_once", reason="a second signal")
+            raise SystemExit(1)
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal)
+
+
+def _raise_file_limit(max_connections: int) -> None:
+    """Every connection is a file; take as many as the system lets us have."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = max_connections + SPARE_FILES if max_connections else hard
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard)
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        soft = wanted
+    if max_connections and soft < max_connections + SPARE_FILES:
+        log.warning("too_few_files", open_files=soft, max_connections=max_connections)

@@ -1,0 +1,487 @@
+"""RealtimeServer: rooms and sessions, what messages mean, broadcast, events, stats, drain (PROTOCOL section 7).
+
+Hears and speaks bytes of JSON; knows no HTTP, no SQL and no environment. ``app`` makes one from settings.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+from tornado_rt.answers import results_of
+from tornado_rt.core.document import Author
+from tornado_rt.core.limits import DashboardLimits
+from tornado_rt.errors import (
+    Close,
+    Forbidden,
+    Internal,
+    InvalidMessage,
+    Refusal,
+    ServerFault,
+    TooLarge,
+    Unavailable,
+)
+from tornado_rt.events import Event, Events, Listener
+from tornado_rt.heartbeat import Heartbeat
+from tornado_rt.intake import Item, batch_of, item_of, operation_of, resolution_of
+from tornado_rt.protocol.codec import decode, decode_operation, encode_json, encode_message, encode_nack
+from tornado_rt.protocol.messages import ClientMessage, SyncPost, WidgetBatchPayload, count_leaves
+from tornado_rt.room import Hall, Room, Submission, restore
+from tornado_rt.session import Connection, Session, Way, disconnect_payload
+from tornado_rt.store.base import Store
+from tornado_rt.wire import encode_frame
+
+__all__ = ["Options", "RealtimeServer"]
+
+PROTOCOL_VERSION = 1
+IDLE_ROOM_SECONDS = 60.0
+HOUSEKEEPING_SECONDS = 5.0
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Plain values from the settings; seconds, bytes and counts. 0 is off."""
+
+    heartbeat_interval_seconds: float = 25.0
+    heartbeat_timeout_seconds: float = 60.0
+    slow_consumer_timeout_seconds: float = 30.0
+    accept_rate_per_second: float = 500.0
+    max_connections: int = 20_000
+    max_message_bytes: int = 262_144
+    max_operations: int = 50
+    limits: DashboardLimits = field(default_factory=DashboardLimits)
+
+
+class RealtimeServer:
+    """One process's worth of dashboards.
+
+    ``time`` is the wall clock in seconds since 1970, ``monotonic`` one that never steps back, ``timestamp`` the wall clock as ISO
+    8601 with milliseconds, ``new_id`` makes ids that are unique in this process and, by their beginning, beyond it.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        options: Options,
+        *,
+        time: Callable[[], float],
+        monotonic: Callable[[], float],
+        timestamp: Callable[[], str],
+        new_id: Callable[[], str],
+    ) -> None:
+        self.store = store
+        self.options = options
+        self.events = Events()
+        self.hall = Hall(store, options.limits, time, monotonic, timestamp, new_id, self.events, self._on_room_fault)
+        self.heartbeat = Heartbeat(
+            self.hall,
+            options.heartbeat_interval_seconds,
+            options.heartbeat_timeout_seconds,
+            options.slow_consumer_timeout_seconds,
+        )
+        self.rooms: dict[str, Room] = {}
+        self.sessions: dict[Session, Callable[[], None]] = {}
+        self.is_draining = False
+        self.store_reads = 0
+        self.faults = 0
+        self.lag_seconds = 0.0
+        self.max_lag_seconds = 0.0
+        self._started_at = monotonic()
+        self._is_running = False
+        self._loading: dict[str, asyncio.Task[Room]] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._slots = 0
+
+    # Life
+
+    async def initialize(self) -> None:
+        """Open the store and begin the sweep. Raises ``StartFault`` with a sentence where the store cannot be opened."""
+        await self.store.start()
+        self._is_running = True
+        self._started_at = self.hall.monotonic()
+        self._spawn(self._sweep())
+        self.events.emit(Event("initialized"))
+
+    async def drain(self, grace_seconds: float) -> None:
+        """Turn newcomers away, answer what is in flight, send everybody off with a slot to come back in (PROTOCOL section 1)."""
+        self.is_draining = True
+        deadline = self.hall.monotonic() + grace_seconds
+        await self._settle(deadline)
+        sessions = list(self.sessions)
+        log.info("draining", connections=len(sessions))
+        for session in sessions:
+            session.close(Close.SERVER_SHUTTING_DOWN, self.next_slot_ms())
+        while self.sessions and self.hall.monotonic() < deadline:
+            await asyncio.sleep(0.02)
+
+    async def shutdown(self, grace_seconds: float = 10.0) -> None:
+        """Drain, then close the store. Nothing that was acknowledged is lost, however this ends."""
+        if not self._is_running:
+            return
+        await self.drain(grace_seconds)
+        self._is_running = False
+        for session in list(self.sessions):
+            session.outbox.abort()
+        for task in self._tasks:
+            task.cancel()
+        await self.store.close()
+        self.events.emit(Event("shutdown"))
+
+    async def _settle(self, deadline: float) -> None:
+        """Wait until every room has answered what it was asked."""
+        while any(not room.is_settled for room in self.rooms.values()) and self.hall.monotonic() < deadline:
+            await asyncio.sleep(0.005)
+
+    @property
+    def is_running(self) -> bool:
+        return self._is_running
+
+    @property
+    def status(self) -> str:
+        """``ready``, ``draining``, or ``degraded`` while the store cannot take writes."""
+        if self.is_draining or not self._is_running:
+            return "draining"
+        return "ready" if self.store.fault is None else "degraded"
+
+    def next_slot_ms(self) -> int:
+        """When the next of those who are sent away may come back, so that they do not all come at once."""
+        self._slots += 1
+        return int(self._slots * 1000 / (self.options.accept_rate_per_second or 1_000_000))
+
+    # Rooms
+
+    async def enter(self, dashboard_id: str) -> Room:
+        """The room of a dashboard, read from the store where it is not in memory: once, however many ask."""
+        room = self.rooms.get(dashboard_id)
+        if room is not None:
+            return room
+        task = self._loading.get(dashboard_id)
+        if task is None:
+            task = self._loading[dashboard_id] = self._spawn(self._load(dashboard_id))
+            task.add_done_callback(lambda _: self._loading.pop(dashboard_id, None))
+        return await asyncio.shield(task)
+
+    async def _load(self, dashboard_id: str) -> Room:
+        self.store_reads += 1
+        contents = await self.store.open(dashboard_id)
+        dashboard = await restore(contents, self.options.limits, self.hall.time())
+        room = self.rooms[dashboard_id] = Room(self.hall, dashboard_id, dashboard, contents)
+        return room
+
+    def _evict_idle_rooms(self) -> None:
+        now = self.hall.monotonic()
+        for dashboard_id, room in list(self.rooms.items()):
+            if room.is_idle and now - room.empty_since > IDLE_ROOM_SECONDS:
+                del self.rooms[dashboard_id]
+                state = room.evict()
+                if state is not None:
+                    self._spawn(self.store.snapshot(dashboard_id, room.dashboard.seq, state))
+
+    def _on_room_fault(self, room: Room, error: BaseException) -> None:
+        """A bug in a room: nobody knows what it would do next, so it is thrown away and read again from the store."""
+        self.faults += 1
+        log.error("room_failed", dashboard_id=room.dashboard_id, exc_info=error)
+        self.rooms.pop(room.dashboard_id, None)
+        room.give_up(Internal("the server made a mistake; repeat the operation under the same id", outcome_unknown=True))
+        for session in [session for session in self.sessions if session.room is room]:
+            session.close(Close.SERVER_FAULT)
+
+    # Sessions
+
+    def connect(
+        self,
+        room: Room,
+        author: Author,
+        connection: Connection,
+        outbox: Way,
+        *,
+        since: int | None = None,
+        epoch: str | None = None,
+        permissions: tuple[str, ...] = ("read", "write"),
+    ) -> Session:
+        """Let a connection in: CONNECT, with what it missed since ``since``, and from then on every change."""
+        hall = self.hall
+        id_ = f"client-{hall.new_id()}"
+        session = Session(id_, author, room, connection, outbox, hall.time(), hall.monotonic(), permissions)
+        room.join(session)
+        self.sessions[session] = self.heartbeat.join(session)
+        session.send(self._connect_message(session, since, epoch))
+        if not self.events.is_idle:
+            self._emit("client:connected", session)
+        return session
+
+    def disconnect(self, session: Session) -> None:
+        """The socket is gone."""
+        leave = self.sessions.pop(session, None)
+        if leave is not None:
+            leave()
+            session.room.leave(session)
+            if not self.events.is_idle:
+                self._emit("client:disconnected", session)
+
+    def _connect_message(self, session: Session, since: int | None, epoch: str | None) -> bytes:
+        room = session.room
+        options = self.options
+        limits = options.limits
+        payload = {
+            "clientId": session.id,
+            "dashboardId": room.dashboard_id,
+            "protocol": PROTOCOL_VERSION,
+            "epoch": room.dashboard.epoch,
+            "seq": room.dashboard.seq,
+            "heartbeatInterval": int(options.heartbeat_interval_seconds * 1000),
+            "durability": self.store.durability,
+            "limits": {
+                "maxOperations": options.max_operations,
+                "maxMessageBytes": options.max_message_bytes,
+                "maxWidgets": limits.max_widgets,
+                "maxLayouts": limits.max_layouts,
+                "maxFields": limits.max_fields,
+                "maxDocumentBytes": limits.max_document_bytes,
+                "maxDashboardBytes": limits.max_dashboard_bytes,
+            },
+            "permissions": session.permissions,
+        }
+        body = encode_json(payload)
+        if since is not None:
+            body = b'%b,"sync":%b}' % (body[:-1], room.sync(since, epoch))
+        return encode_message("CONNECT", self.hall.new_id(), self.hall.timestamp(), session.user, body)
+
+    def farewell(self, how: Close, user_id: str = "") -> bytes:
+        """DISCONNECT for a connection that is not let in, as a frame; with a slot where it may come back (PROTOCOL section 1)."""
+        slot = self.next_slot_ms() if how is Close.TRY_AGAIN_LATER else None
+        hall = self.hall
+        payload = disconnect_payload(how, slot)
+        return encode_frame(encode_message("DISCONNECT", hall.new_id(), hall.timestamp(), user_id, payload))
+
+    @property
+    def is_full(self) -> bool:
+        most = self.options.max_connections
+        return bool(most) and len(self.sessions) >= most
+
+    # What messages mean
+
+    def receive(self, session: Session, raw: bytes) -> None:
+        """Take in one text frame of a client. Whatever is wrong with it ends here: in a NACK, and in a log line if it is our fault."""
+        session.message_count += 1
+        message_id = None
+        try:
+            message = decode(raw)
+            message_id = message.id
+            if message.user_id != session.user:
+                raise Forbidden("userId is another than the connection's", details=(("userId", "must be your own"),))
+            if not self.events.is_idle:
+                self._emit("message:received", session, message)
+            self._carry_out(session, message)
+        except Refusal as refusal:
+            self._nack(session, refusal, message_id or refusal.message_id)
+        except Exception:
+            self.faults += 1
+            log.exception("message_failed", client_id=session.id, dashboard_id=session.room.dashboard_id)
+            self._nack(session, Internal("the server made a mistake; it has been logged"), message_id)
+
+    def _carry_out(self, session: Session, message: ClientMessage) -> None:
+        payload: Any = message.payload
+        match message.type:
+            case "WIDGET_UPDATE" | "WIDGET_DELETE" | "LAYOUT_UPDATE" | "LAYOUT_RESTORE":
+                self._may_write(session)
+                operation = operation_of(message.type, payload, session.author, message.id, session.epoch)
+                self._submit(session, message, [Item(message.id, message.type, operation)], is_single=True)
+            case "CONFLICT_RESOLVED":
+                self._may_write(session)
+                resolution = resolution_of(payload, session.author, message.id, session.epoch, session.conflicts)
+                session.conflicts.pop(payload.conflict_id, None)
+                self._submit(session, message, [Item(message.id, message.type, resolution)], is_single=True)
+            case "WIDGET_BATCH" | "SYNC_UPDATE":
+                self._may_write(session)
+                self._submit(session, message, self._items(session, message))
+            case "SYNC_REQUEST":
+                self._sync(session, message)
+            case "PING":
+                self._pong(session, message)
+            case "DISCONNECT":
+                session.connection.close(Close.NORMAL.code, Close.NORMAL.reason)
+
+    def _submit(self, session: Session, message: ClientMessage, items: list[Item], *, is_single: bool = False) -> None:
+        session.room.submit(Submission(session.author, items, session, message.id, is_single, message))
+
+    def _may_write(self, session: Session) -> None:
+        if "write" not in session.permissions:
+            raise Forbidden("you may read this dashboard, not change it")
+
+    def _items(self, session: Session, message: ClientMessage) -> list[Item]:
+        payload: Any = message.payload
+        self._check_count(len(payload.operations) if message.type == "WIDGET_BATCH" else count_leaves(payload.operations))
+        author, epoch = session.author, session.epoch
+        if isinstance(payload, WidgetBatchPayload) and payload.atomic:
+            return [Item(None, "WIDGET_BATCH", batch_of(payload.operations, author, message.id, epoch))]
+        return [item_of(operation, author, epoch, session.conflicts) for operation in payload.operations]
+
+    def _check_count(self, count: int) -> None:
+        most = self.options.max_operations
+        if count == 0:
+            raise InvalidMessage("there is no operation in it", details=(("payload.operations", "must not be empty"),))
+        if most and count > most:
+            raise TooLarge(f"at most {most} operations at once", details=(("payload.operations", f"at most {most}"),))
+
+    def _sync(self, session: Session, message: ClientMessage) -> None:
+        payload: Any = message.payload
+        body = session.room.sync(payload.since, payload.epoch)
+        session.epoch = session.room.dashboard.epoch
+        self._reply(session, "SYNC_RESPONSE", body, message.id)
+        if not self.events.is_idle:
+            self._emit("sync:requested", session, message)
+
+    def _pong(self, session: Session, message: ClientMessage) -> None:
+        self._reply(session, "PONG", b'{"serverTime":"%b"}' % self.hall.timestamp().encode(), message.id)
+
+    def _reply(self, session: Session, type_: str, payload: bytes, correlation_id: str | None) -> None:
+        hall = self.hall
+        session.send(encode_message(type_, hall.new_id(), hall.timestamp(), session.user, payload, correlation_id))
+
+    def _nack(self, session: Session, refusal: Refusal, message_id: str | None) -> None:
+        hall = self.hall
+        session.send(encode_nack(hall.new_id(), hall.timestamp(), session.user, message_id, refusal))
+
+    # Without a socket
+
+    async def post(self, author: Author, post: SyncPost) -> dict[str, Any]:
+        """Carry out a POST (PROTOCOL section 6); done when everything in it is durable.
+
+        Raises ``Unavailable`` while draining, ``TooLarge`` for too many operations.
+        """
+        if self.is_draining:
+            raise Unavailable("the server is shutting down", retry_after_ms=self.next_slot_ms())
+        if post.operations:
+            self._check_count(count_leaves(post.operations))
+        room = await self.enter(post.dashboard_id or "default")
+        epoch = post.epoch or room.dashboard.epoch
+        items = [item_of(operation, author, epoch, {}) for operation in post.operations]
+        if items:
+            await self._judged(room, author, items, post)
+        results = results_of(items, self.hall.timestamp())
+        answer: dict[str, Any] = {"success": all(result["status"] == "success" for result in results), "results": results}
+        answer["timestamp"] = self.hall.timestamp()
+        if post.since is not None:
+            answer["sync"] = room.sync(post.since, post.epoch)
+        return answer
+
+    async def apply(self, dashboard_id: str, operation: Mapping[str, Any], *, user_id: str) -> dict[str, Any]:
+        """Change a document from within the process, by the same path as a client's; returns when it is durable.
+
+        ``operation`` is an ``Op``: ``{operationId, type, payload}`` as on the wire. Returns its result (PROTOCOL section 6). Raises
+        ``InvalidMessage`` for a malformed one and ``Unavailable`` where the store cannot take it.
+        """
+        decoded = decode_operation(operation)
+        room = await self.enter(dashboard_id)
+        author = Author(user_id, f"process-{self.hall.new_id()}")
+        item = item_of(decoded, author, room.dashboard.epoch, {})
+        await self._judged(room, author, [item], decoded)
+        if isinstance(item.outcome, ServerFault):
+            raise item.outcome
+        return results_of([item], self.hall.timestamp())[0]
+
+    async def _judged(self, room: Room, author: Author, items: list[Item], message: Any) -> None:
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def finish(_: list[Item]) -> None:
+            if not done.done():
+                done.set_result(None)
+
+        room.submit(Submission(author, items, message=message, done=finish))
+        await done
+
+    # Speaking from within the process
+
+    def broadcast(self, message: Mapping[str, Any], dashboard_id: str | None = None) -> int:
+        """Send a message as given to all connections, or to those of one dashboard. Not kept, no seq, lost on who is behind.
+
+        Returns how many were sent it.
+        """
+        return self._send_free(message, lambda session: dashboard_id in (None, session.room.dashboard_id))
+
+    def broadcast_to_user(self, user_id: str, message: Mapping[str, Any]) -> int:
+        """Send a message as given to all connections of one user."""
+        return self._send_free(message, lambda session: session.user == user_id)
+
+    def send(self, client_id: str, message: Mapping[str, Any]) -> bool:
+        """Send a message as given to one connection; False if there is none of this id, or it is behind."""
+        return self._send_free(message, lambda session: session.id == client_id) > 0
+
+    def _send_free(self, message: Mapping[str, Any], wanted: Callable[[Session], bool]) -> int:
+        hall = self.hall
+        complete = {"id": hall.new_id(), "timestamp": hall.timestamp(), "userId": "", "payload": {}, **message}
+        frame = encode_frame(encode_json(complete))
+        count = 0
+        for session in list(self.sessions):
+            if wanted(session) and not session.is_behind:
+                session.send_frames(frame)
+                count += 1
+        return count
+
+    def on(self, event: str, listener: Listener | None = None) -> Any:
+        """Listen to an event (``events.EVENTS``); usable as a decorator. Returns the function that ends it, or the listener."""
+        if listener is not None:
+            return self.events.on(event, listener)
+
+        def decorate(function: Listener) -> Listener:
+            self.events.on(event, function)
+            return function
+
+        return decorate
+
+    def _emit(self, name: str, session: Session, message: Any = None) -> None:
+        self.events.emit(Event(name, session.id, session.user, session.room.dashboard_id, message))
+
+    def get_stats(self) -> dict[str, Any]:
+        """The guide's statistics and ours (PROTOCOL section 6); ``uptime`` and lags in seconds."""
+        hall = self.hall
+        now = hall.monotonic()
+        return {
+            "clientCount": len(self.sessions),
+            "clients": [session.describe(now, self.options.heartbeat_timeout_seconds) for session in self.sessions],
+            "uptime": round(now - self._started_at, 3),
+            "status": self.status,
+            "durability": self.store.durability,
+            "dashboards": len(self.rooms),
+            "behind": len(hall.laggards),
+            "storeReads": self.store_reads,
+            "loopLag": {"last": round(self.lag_seconds, 6), "max": round(self.max_lag_seconds, 6)},
+            "faults": self.faults,
+            "timestamp": hall.timestamp(),
+        }
+
+    # Housekeeping
+
+    async def _sweep(self) -> None:
+        """The one timer: heartbeats, and now and then the rooms that nobody is in."""
+        loop = asyncio.get_running_loop()
+        pause = self.heartbeat.tick_seconds
+        housekeeping_at = loop.time() + HOUSEKEEPING_SECONDS
+        while True:
+            due = loop.time() + pause
+            await asyncio.sleep(pause)
+            now = loop.time()
+            self.lag_seconds = max(0.0, now - due)
+            self.max_lag_seconds = max(self.max_lag_seconds, self.lag_seconds)
+            self.heartbeat.tick()
+            if now >= housekeeping_at:
+                housekeeping_at = now + HOUSEKEEPING_SECONDS
+                self._evict_idle_rooms()
+
+    def _spawn(self, work: Any) -> asyncio.Task[Any]:
+        task: asyncio.Task[Any] = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None and not isinstance(task.exception(), Refusal):
+            self.faults += 1
+            log.error("task_failed", exc_info=task.exception())

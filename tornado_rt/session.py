@@ -1,0 +1,158 @@
+"""One connection at work: who it is, what it is owed, what it has been asked. Knows its outbox and its room; decides nothing.
+
+A session whose socket is full is **behind**: it is sent no changes; ``position`` remembers the last seq that it has in full, and
+``owed`` the answers that will follow its catch-up (PROTOCOL section 5, 5).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Protocol
+
+from tornado_rt.core.document import Author
+from tornado_rt.intake import OpenConflict
+from tornado_rt.protocol.codec import encode_message
+from tornado_rt.wire import encode_frame
+
+if TYPE_CHECKING:
+    from tornado_rt.errors import Close
+    from tornado_rt.room import Room
+
+__all__ = ["MAX_OPEN_CONFLICTS", "Connection", "Session", "Way", "disconnect_payload", "isoformat"]
+
+MAX_OPEN_CONFLICTS = 100
+OPEN_CONFLICT_SECONDS = 600.0
+
+
+class Way(Protocol):
+    """The way out of a socket, as ``wire.Outbox`` is one."""
+
+    on_drained: Callable[[], None] | None
+
+    def send(self, data: bytes) -> bool: ...
+
+    @property
+    def behind(self) -> bool: ...
+
+    @property
+    def progress(self) -> int: ...
+
+    def ping(self, ahead: bytes = b"") -> bool: ...
+
+    def abort(self) -> None: ...
+
+
+class Connection(Protocol):
+    """The socket's handler, as a session needs it. ``heard`` is set by every sign of life and set back by the sweep."""
+
+    heard: bool
+
+    def close(self, code: int, reason: str) -> None: ...
+
+
+class Session:
+    """``heard_at`` and ``connected_at`` are seconds on the monotonic and on the wall clock; ``progress`` and ``stuck_since`` tell a
+    slow reader from one that takes nothing at all."""
+
+    __slots__ = (
+        "author",
+        "conflicts",
+        "connected_at",
+        "connection",
+        "epoch",
+        "heard_at",
+        "id",
+        "is_behind",
+        "message_count",
+        "outbox",
+        "owed",
+        "permissions",
+        "position",
+        "progress",
+        "room",
+        "stuck_since",
+        "user",
+    )
+
+    def __init__(
+        self,
+        id_: str,
+        author: Author,
+        room: Room,
+        connection: Connection,
+        outbox: Way,
+        connected_at: float,
+        heard_at: float,
+        permissions: tuple[str, ...] = ("read", "write"),
+    ) -> None:
+        self.id = id_
+        self.author = author
+        self.user = author.user
+        self.room = room
+        self.connection = connection
+        self.outbox = outbox
+        self.connected_at = connected_at
+        self.heard_at = heard_at
+        self.permissions = permissions
+        self.epoch = room.dashboard.epoch
+        self.message_count = 0
+        self.is_behind = False
+        self.position = 0
+        self.owed: list[bytes] = []
+        self.progress = 0
+        self.stuck_since = 0.0
+        self.conflicts: dict[str, OpenConflict] = {}
+
+    def send(self, message: bytes) -> None:
+        """Send one message, or keep it until the catch-up is through. It is not a change: those come from the room."""
+        self.send_frames(encode_frame(message))
+
+    def send_frames(self, frames: bytes) -> None:
+        if self.is_behind:
+            self.owed.append(frames)
+        elif not self.outbox.send(frames):
+            self.room.falls_behind(self)
+
+    def open_conflict(self, conflict_id: str, conflict: OpenConflict, now: float) -> None:
+        """Remember a conflict until it is answered, the newest hundred for ten minutes."""
+        conflict.expires = now + OPEN_CONFLICT_SECONDS
+        self.conflicts.pop(conflict_id, None)
+        self.conflicts[conflict_id] = conflict
+        oldest = next(iter(self.conflicts))
+        if len(self.conflicts) > MAX_OPEN_CONFLICTS or self.conflicts[oldest].expires < now:
+            del self.conflicts[oldest]
+
+    def describe(self, now: float, timeout_seconds: float) -> dict[str, Any]:
+        """For ``stats``. ``now`` is on the monotonic clock."""
+        silent_seconds = 0.0 if self.connection.heard else now - self.heard_at
+        return {
+            "id": self.id,
+            "userId": self.user,
+            "dashboardId": self.room.dashboard_id,
+            "connectedAt": isoformat(self.connected_at),
+            "messageCount": self.message_count,
+            "isAlive": not timeout_seconds or silent_seconds <= timeout_seconds,
+        }
+
+    def close(self, how: Close, retry_after_ms: int | None = None) -> None:
+        """Say DISCONNECT where the socket still takes it, then close."""
+        if not self.outbox.behind:
+            hall = self.room.hall
+            payload = disconnect_payload(how, retry_after_ms)
+            message = encode_message("DISCONNECT", hall.new_id(), hall.timestamp(), self.user, payload)
+            self.outbox.send(encode_frame(message))
+        self.connection.close(how.code, how.reason)
+
+
+def isoformat(seconds: float) -> str:
+    """Seconds since 1970 as the wire writes time: ISO 8601, UTC, milliseconds, ``Z``."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{int(seconds * 1000) % 1000:03d}Z"
+
+
+def disconnect_payload(how: Close, retry_after_ms: int | None = None) -> dict[str, Any]:
+    """The payload of DISCONNECT (PROTOCOL section 1)."""
+    payload: dict[str, Any] = {"code": how.code, "reason": how.reason, "reconnect": how.reconnect}
+    if retry_after_ms is not None:
+        payload["retryAfterMs"] = retry_after_ms
+    return payload
