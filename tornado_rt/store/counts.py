@@ -9,7 +9,7 @@ __all__ = ["Counts"]
 
 @dataclass(slots=True)
 class Counts:
-    """``groups`` are transactions; each holds the ``commits`` of one dashboard or many. ``commit_seconds`` is what they took."""
+    """``groups`` are transactions, each for one ``commit`` or for many. ``commit_seconds`` is what they took."""
 
     groups: int = 0
     commits: int = 0

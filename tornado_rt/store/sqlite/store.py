@@ -38,8 +38,8 @@ class SqliteStore:
 
     ``new_epoch`` makes the epoch of a new file, ``clock`` gives seconds since 1970. ``on_fatal`` is called on the loop with a
     sentence when the disk has failed in a way after which this process must not acknowledge anything. No more than
-    ``max_waiting_operations`` and ``max_waiting_bytes`` wait for the disk, and no longer than ``patience_seconds`` for a lock of
-    another program. ``max_page_count`` bounds the file, for tests of a full disk.
+    ``max_waiting_operations`` and ``max_waiting_bytes`` wait for the disk, and no longer than ``patience_seconds`` for another
+    program's lock. ``max_page_count`` bounds the file, for tests of a full disk.
     """
 
     durability: Durability = "disk"

@@ -217,8 +217,7 @@ class Writer:
         log = DiskLog(self._connection.sqlite, commit.dashboard_id, self._epoch, ledger)
         try:
             if not ledger.is_warm:
-                rows = log.rows(0)
-                ledger.recall(keys_of(rows), rows[-1].number)
+                ledger.recall(keys_of(log.rows(0)), self._index.newest)
             judged = judge(log, self._epoch, commit.seen, commit.reads, commit.records, commit.at)
         except sqlite3.Error as error:
             return _refusal(trouble_of(error))
