@@ -34,7 +34,7 @@ LIBRARIES: dict[str, set[str]] = {
     **{room: {"structlog"} for room in HALL},
     "handlers": {"tornado"},
     "routes": {"tornado"},
-    "app": {"tornado", "structlog", "uvloop"},
+    "app": {"tornado"},
     "lifecycle": {"tornado", "structlog", "uvloop"},
     "cli": {"tornado", "structlog"},
     "client": {"tornado"},

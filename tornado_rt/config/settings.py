@@ -74,7 +74,7 @@ class Settings(BaseSettings):
         text="`development`, `production` or `test`. Production binds all addresses, wants real authentication and known "
         "host names, and hides the demo page.",
     )
-    port: int = _setting("PORT", 3000, ge=0, le=65535, text="Port to listen on; 0 takes a free one.")
+    port: int = _setting("PORT", 3000, shown="`3000`", ge=0, le=65535, text="Port to listen on; 0 takes a free one.")
     host: str = _setting(
         "HOST HOSTNAME",
         lambda data: "0.0.0.0" if _in_production(data) else "127.0.0.1",
