@@ -1,12 +1,11 @@
-"""Writes the tables of settings into docs/configuration.md and .env.example, from the fields of ``Settings``. `make docs` runs it."""
+"""Writes the tables of docs/configuration.md, and .env.example, from the fields of ``Settings``. `make docs` runs it."""
 
 from __future__ import annotations
 
 import textwrap
 from pathlib import Path
 
-from tornado_rt.config import Settings, names_of, option_of
-from tornado_rt.config.settings import about
+from tornado_rt.config import Settings, about, names_of, option_of
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "configuration.md"
@@ -14,6 +13,7 @@ EXAMPLE = ROOT / ".env.example"
 BEGIN = "<!-- The tables are made by `make docs` from tornado_rt/config/settings.py. -->\n"
 END = "<!-- End of the tables. -->\n"
 
+TABLE_HEAD = ("| variable | option | default | unit | meaning |", "| --- | --- | --- | --- | --- |")
 EXAMPLE_HEAD = """\
 # Settings of tornado_rt. Copy this file to .env (or .env.local) and take the # off the lines that you change.
 # Variables of the environment win over these files, options of the command win over both.
@@ -26,7 +26,7 @@ def tables() -> str:
     for field in Settings.model_fields:
         words = about(field)
         if words.group:
-            lines += ["", f"### {words.group}", "", "| variable | option | default | unit | meaning |", "| --- | --- | --- | --- | --- |"]
+            lines += ["", f"### {words.group}", "", *TABLE_HEAD]
         names = " or ".join(f"`{name}`" for name in names_of(field))
         lines.append(f"| {names} | `{option_of(field)}` | {words.default} | {words.unit} | {words.text} |")
     return "\n".join(lines).lstrip("\n") + "\n"
@@ -40,7 +40,8 @@ def example() -> str:
         if words.group:
             blocks.append(f"# ---- {words.group}\n")
         unit = f" Unit: {words.unit}." if words.unit else ""
-        comment = textwrap.fill(f"{words.text} Default: {words.default}.{unit}", 100, initial_indent="# ", subsequent_indent="# ")
+        said = f"{words.text} Default: {words.default}.{unit}"
+        comment = textwrap.fill(said, 100, initial_indent="# ", subsequent_indent="# ")
         blocks.append(f"{comment}\n#{names_of(field)[0]}={_plain(info.default)}\n")
     return "\n".join(blocks)
 

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from tornado_rt.config import Settings, SettingsFault, load_settings, names_of, option_of
-from tornado_rt.config.settings import about
+from tornado_rt.config import Settings, SettingsFault, about, load_settings, names_of, option_of
 from tornado_rt.errors import StartFault
 
 PRODUCTION = {"RT_ENV": "production", "RT_ALLOW_INSECURE_AUTH": "1", "RT_ALLOWED_HOSTS": "dash.example.com"}
@@ -131,14 +130,14 @@ def test_a_store_that_a_dyno_loses_is_served_with_a_loud_warning(store: str) -> 
 
 
 def test_hosts_are_loopback_a_bound_address_and_the_public_one() -> None:
-    assert load({}).allowed_hosts == ("localhost", "127.0.0.1", "::1")
-    assert load({"HOST": "192.0.2.7"}).allowed_hosts == ("localhost", "127.0.0.1", "::1", "192.0.2.7")
+    assert load({}).allowed_hosts == ("localhost", "127.0.0.1", "[::1]")
+    assert load({"HOST": "192.0.2.7"}).allowed_hosts == ("localhost", "127.0.0.1", "[::1]", "192.0.2.7")
     assert load({"HOST": "0.0.0.0", "RT_PUBLIC_URL": "wss://D.example.com:8443"}).allowed_hosts[-1] == "d.example.com"
-    given = load({"RT_ALLOWED_HOSTS": "A.test, b.test:80 ,[::1]:3000,::2,", "RT_PUBLIC_URL": "wss://c.test"})
-    assert given.allowed_hosts == ("a.test", "b.test", "::1", "::2", "c.test")
+    given = load({"RT_ALLOWED_HOSTS": "A.test, b.test:80 ,[::1]:3000,::2,*.d.test,", "RT_PUBLIC_URL": "wss://c.test"})
+    assert given.allowed_hosts == ("a.test", "b.test", "[::1]", "[::2]", "*.d.test", "c.test")
 
 
-@pytest.mark.parametrize("host", ["*", "http://a.test", "a.test/x", "a b"])
+@pytest.mark.parametrize("host", ["a.*", "http://a.test", "a.test/x", "a b"])
 def test_what_is_no_host_name_is_refused(host: str) -> None:
     [mistake] = mistakes_of({"RT_ALLOWED_HOSTS": host})
     assert mistake.startswith("RT_ALLOWED_HOSTS is ")
@@ -158,7 +157,7 @@ def test_origins_are_brought_into_a_browsers_spelling() -> None:
     )
 
 
-@pytest.mark.parametrize("origin", ["*", "app.example.com", "https://a.test/path", "null"])
+@pytest.mark.parametrize("origin", ["https://*", "app.example.com", "https://a.test/path", "null"])
 def test_what_is_no_origin_is_refused(origin: str) -> None:
     assert "is not an origin" in mistakes_of({"RT_ALLOWED_ORIGINS": origin})[0]
 

@@ -32,7 +32,7 @@ LIBRARIES: dict[str, set[str]] = {
     "wire": {"tornado"},
     "store": {"redis"},
     **{room: {"structlog"} for room in HALL},
-    "handlers": {"tornado"},
+    "handlers": {"tornado", "structlog"},
     "routes": {"tornado"},
     "app": {"tornado"},
     "lifecycle": {"tornado", "structlog", "uvloop"},

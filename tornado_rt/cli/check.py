@@ -7,6 +7,7 @@ import os
 from contextlib import closing
 from pathlib import Path
 
+from tornado_rt.app import make_gate, make_store
 from tornado_rt.cli.options import add_settings_options, read_settings, warn
 from tornado_rt.config import mask_password
 from tornado_rt.errors import StartFault
@@ -18,6 +19,7 @@ __all__ = ["add_commands", "examine_file"]
 def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser(
         "check",
+        usage="tornado-rt check [OPTION...]",
         help="check settings and store without starting",
         description="Check the settings and that the store can be opened and written. Exit status 2 with every mistake, else "
         "0. A running server is not disturbed.",
@@ -30,6 +32,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Report on settings and store. Raises ``StartFault`` with all that is wrong."""
     settings, warnings = read_settings(arguments)
     warn(warnings)
+    make_gate(settings)
+    make_store(settings, lambda sentence: None)  # made, not started: it says whether this version has such a store
     print("settings: good")
     path = settings.sqlite_path
     found = examine_file(path) if path is not None else "good"

@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from tornado_rt.config import ENV_FILES, Settings, load_settings, names_of, option_of
-from tornado_rt.config.settings import about
+from tornado_rt.config import ENV_FILES, Settings, about, load_settings, names_of, option_of
 
 __all__ = ["add_settings_options", "read_settings", "warn"]
 

@@ -29,6 +29,7 @@ SIGN_IN = {
 def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser(
         "serve",
+        usage="tornado-rt serve [OPTION...]",
         help="run the server",
         description="Run the server until it is told to stop (Ctrl-C or SIGTERM). Every option is also a variable of the "
         "environment, named in brackets, and may stand in a file .env or .env.local; options win.",

@@ -12,14 +12,15 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from pydantic import AliasChoices, ValidationError
+from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 from pydantic_settings import DotEnvSettingsSource, EnvSettingsSource
 
 from tornado_rt.config.settings import Settings, is_address
+from tornado_rt.config.words import names_of, option_of
 from tornado_rt.errors import StartFault
 
-__all__ = ["ENV_FILES", "SettingsFault", "load_settings", "mask_password", "names_of", "option_of"]
+__all__ = ["ENV_FILES", "SettingsFault", "load_settings", "mask_password"]
 
 ENV_FILES: Final = (".env", ".env.local")
 SECRET_FIELDS: Final = frozenset({"jwt_secret", "jwt_public_key", "metrics_token"})
@@ -58,18 +59,6 @@ def load_settings(
         mistakes = [error for error in fault.errors() if error["type"] != "default_factory_not_called"]
         raise SettingsFault([_mistake(error, given, source.env_vars) for error in mistakes]) from None
     return settings, [*_misspelt(found), *_doubtful(settings, on_dyno="DYNO" in found)]
-
-
-def names_of(field: str) -> tuple[str, ...]:
-    """The environment names of a setting, the one that counts first."""
-    alias = Settings.model_fields[field].validation_alias
-    assert isinstance(alias, AliasChoices)
-    return tuple(str(name) for name in alias.choices)
-
-
-def option_of(field: str) -> str:
-    """The command-line option of a setting: ``max_widgets`` is ``--max-widgets``."""
-    return "--" + field.replace("_", "-")
 
 
 def mask_password(url: str) -> str:

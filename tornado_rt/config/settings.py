@@ -8,9 +8,8 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, cast
+from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AliasChoices, Field, SecretStr, ValidationInfo, field_validator
@@ -19,9 +18,9 @@ from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from pydantic_settings.sources import PydanticBaseSettingsSource
 
-__all__ = ["LOOPBACK_HOSTS", "About", "Settings", "about", "is_address"]
+__all__ = ["LOOPBACK_HOSTS", "Settings", "is_address"]
 
-LOOPBACK_HOSTS: Final = ("localhost", "127.0.0.1", "::1")
+LOOPBACK_HOSTS: Final = ("localhost", "127.0.0.1", "[::1]")
 SOCKET_PATH: Final = "/api/realtime"
 SECRET_ALGORITHMS: Final = frozenset({"HS256", "HS384", "HS512"})
 KEY_ALGORITHMS: Final = frozenset({"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"})
@@ -92,14 +91,14 @@ class Settings(BaseSettings):
         "RT_ALLOWED_ORIGINS",
         (),
         shown="the server's own origin",
-        text="Comma-separated origins of web pages that may connect, such as `https://app.example.com`.",
+        text="Comma-separated origins of web pages that may connect, such as `https://app.example.com`; `*` for any.",
     )
     allowed_hosts: Names = _setting(
         "RT_ALLOWED_HOSTS",
         (),
         shown="loopback, a bound address and the host of `RT_PUBLIC_URL`",
-        text="Comma-separated host names under which the server may be called; others get 421. In production this setting or "
-        "`RT_PUBLIC_URL` must be given.",
+        text="Comma-separated host names under which the server may be called, `*.example.com` for all below; others get 421. "
+        "In production this setting or `RT_PUBLIC_URL` must be given.",
     )
     trusted_proxies: Count = _setting(
         "RT_TRUSTED_PROXIES",
@@ -269,14 +268,14 @@ class Settings(BaseSettings):
         """As a browser writes them (RFC 6454 section 6.2): scheme and host in lower case, no path."""
         origins = tuple(origin.lower().rstrip("/") for origin in value)
         for origin in origins:
-            if not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/?#@*\s]+", origin):
+            if origin != "*" and not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/?#@*\s]+", origin):
                 raise _wrong(f"{origin!r} is not an origin such as https://app.example.com")
         return origins
 
     @field_validator("allowed_hosts")
     @classmethod
     def _complete_hosts(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
-        """Names without port, in lower case, IPv6 without brackets; the public address is always one of them."""
+        """As in a Host header, less the port, in lower case; the public address is always one of them."""
         hosts = [_host_name(host) for host in value]
         public_url, bound = info.data.get("public_url"), info.data.get("host", "")
         if not hosts:
@@ -285,12 +284,10 @@ class Settings(BaseSettings):
                     "in production the host names must be known: set RT_ALLOWED_HOSTS=dash.example.com "
                     "or RT_PUBLIC_URL=wss://dash.example.com/api/realtime"
                 )
-            hosts = [
-                *LOOPBACK_HOSTS,
-                *([bound] if is_address(bound) and not ipaddress.ip_address(bound).is_unspecified else []),
-            ]
+            is_one_address = is_address(bound) and not ipaddress.ip_address(bound).is_unspecified
+            hosts = [*LOOPBACK_HOSTS, *([_host_name(bound)] if is_one_address else [])]
         if public_url is not None:
-            hosts.append(urlsplit(public_url).hostname or "")
+            hosts.append(_host_name(urlsplit(public_url).hostname or ""))
         return tuple(dict.fromkeys(hosts))
 
     @field_validator("store")
@@ -373,36 +370,6 @@ class Settings(BaseSettings):
         return Path(self.store.removeprefix("sqlite:///")) if self.store.startswith("sqlite:///") else None
 
 
-@dataclass(frozen=True, slots=True)
-class About:
-    """What is said of a setting to people. Texts may hold backquotes; ``group`` is given where a new heading begins."""
-
-    text: str
-    unit: str
-    default: str
-    group: str
-
-
-def about(field: str) -> About:
-    """The words of a setting, by its attribute name."""
-    info = Settings.model_fields[field]
-    extra = cast(dict[str, str], info.json_schema_extra)
-    default = extra["shown_default"] or _shown(info.default)
-    return About(text=info.description or "", unit=extra["unit"], default=default, group=extra["group"])
-
-
-def _shown(default: object) -> str:
-    match default:
-        case None | ():
-            return "none"
-        case bool():
-            return "on" if default else "off"
-        case int() | float():
-            return f"{default:,g}" if isinstance(default, float) else f"{default:,}"
-        case _:
-            return f"`{default}`"
-
-
 def is_address(text: str) -> bool:
     """Whether this is an IPv4 or IPv6 address, and not a name."""
     try:
@@ -415,11 +382,11 @@ def is_address(text: str) -> bool:
 def _host_name(text: str) -> str:
     host = text.lower()
     if is_address(host):
-        return host
-    name = re.fullmatch(r"(?:\[([0-9a-f:.]+)\]|([^\[\]:/?#@*\s]+))(?::\d+)?", host)
+        return f"[{host}]" if ":" in host else host
+    name = re.fullmatch(r"(\[[0-9a-f:.]+\]|\*|(?:\*\.)?[^\[\]:/?#@*\s]+)(?::\d+)?", host)
     if name is None:
-        raise _wrong(f"{text!r} is not a host name such as dash.example.com")
-    return name[1] or name[2]
+        raise _wrong(f"{text!r} is not a host name such as dash.example.com or *.example.com")
+    return name[1]
 
 
 def _wrong(text: str) -> PydanticCustomError:
