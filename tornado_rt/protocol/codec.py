@@ -222,6 +222,6 @@ def change(body: bytes, seq: int) -> bytes:
 
 
 def decode_operation(operation: Mapping[str, Any]) -> SyncOp:
-    """An ``Op`` from within the process, judged like one from the wire. Raises ``InvalidMessage`` with the paths to what is wrong."""
+    """An ``Op`` from within the process, judged like one from the wire. Raises as ``decode_post`` does."""
     raw = to_json({"type": "SYNC", "operations": [operation]})
     return decode_post(raw).operations[0]

@@ -58,13 +58,13 @@ class MessageType(StrEnum):
 # are read by engines that do not know those classes, so the published pattern names the control characters alone.
 Id = Annotated[
     str,
-    StringConstraints(min_length=1, max_length=MAX_ID_LENGTH, pattern=r"^(?:[^\p{C}\p{Z}]| )+$"),
+    StringConstraints(strict=True, min_length=1, max_length=MAX_ID_LENGTH, pattern=r"^(?:[^\p{C}\p{Z}]| )+$"),
     WithJsonSchema(
         {
             "type": "string",
             "minLength": 1,
             "maxLength": MAX_ID_LENGTH,
-            "pattern": r"^[^\u0000-\u001f\u007f-\u009f]+$",
+            "not": {"pattern": r"[\u0000-\u001f\u007f-\u009f]"},
             "description": "1 to 128 printable code points, compared as they are",
         }
     ),

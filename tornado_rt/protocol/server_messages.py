@@ -209,7 +209,7 @@ class AckPayload(WireModel):
     received: Literal[True]
     version: Seq | None = None
     seq: Seq | None = Field(None, description="the operation's place; of several, the highest that was given")
-    merged: list[str] = Field([], description="other fields of the document that changed since baseVersion")
+    merged: tuple[str, ...] = Field((), description="other fields of the document that changed since baseVersion")
     duplicate: bool = False
     resolved: bool = False
     results: tuple[Result, ...] = ()
