@@ -13,8 +13,9 @@ __all__ = ["Collision", "judge_delete", "judge_update", "other_changes"]
 
 @dataclass(slots=True)
 class Collision:
-    """``fields`` were changed after the sender's base; ``document`` is None where it is gone."""
+    """``fields`` of what ``operation`` touches were changed after its base; ``document`` is None where it is gone."""
 
+    operation: Operation
     fields: tuple[str, ...]
     document: Document | None
     current_version: int
@@ -22,14 +23,17 @@ class Collision:
 
 
 def judge_update(operation: Operation, document: Document | None, base: int, floor: int) -> Collision | None:
-    """Does an update that began at ``base`` collide? Below ``floor`` what is not there may have been removed since."""
+    """Does an update that began at ``base`` collide? Below ``floor`` what is not there may have been removed since.
+
+    A collision's current version is never below ``floor``, or its resolution would collide for ever.
+    """
     if document is None:
-        return Collision(tuple(operation.data), None, floor, None) if base < floor else None
+        return Collision(operation, tuple(operation.data), None, floor, None) if base < floor else None
     died = document.died
     if not document.alive:
         assert died is not None
         if died.seq > base or base < floor:
-            return Collision(_touched(operation, document), None, died.seq, died)
+            return Collision(operation, _touched(operation, document), None, max(died.seq, floor), died)
         return None
     fields: list[str] = []
     newest: Stamp | None = None
@@ -46,10 +50,12 @@ def judge_update(operation: Operation, document: Document | None, base: int, flo
         if not _same_outcome(operation, document, name):
             fields.append(name)
             newest = _newer(newest, stamp)
-    return Collision(tuple(fields), document, document.stamp.seq, newest or document.stamp) if fields else None
+    if not fields:
+        return None
+    return Collision(operation, tuple(fields), document, max(document.stamp.seq, floor), newest or document.stamp)
 
 
-def judge_delete(operation: Operation, document: Document, base: int) -> Collision | None:
+def judge_delete(operation: Operation, document: Document, base: int, floor: int) -> Collision | None:
     """Was the document changed after ``base`` by another device?"""
     fields: list[str] = []
     newest: Stamp | None = None
@@ -59,7 +65,9 @@ def judge_delete(operation: Operation, document: Document, base: int) -> Collisi
             newest = _newer(newest, stamp)
     if newest is None and not document.stamp.author.is_same(operation.author):
         newest = document.stamp  # changed without leaving a field behind: replaced by nothing
-    return Collision(tuple(fields), document, document.stamp.seq, newest) if newest is not None else None
+    if newest is None:
+        return None
+    return Collision(operation, tuple(fields), document, max(document.stamp.seq, floor), newest)
 
 
 def other_changes(operation: Operation, document: Document | None, base: int) -> tuple[str, ...]:
@@ -76,10 +84,9 @@ def other_changes(operation: Operation, document: Document | None, base: int) ->
 
 
 def _touched(operation: Operation, document: Document) -> tuple[str, ...]:
-    names: Iterable[str] = (*operation.data, *operation.unset)
-    if operation.replace:
-        names = (*operation.data, *(name for name in document.stamps if name not in operation.data))
-    return tuple(dict.fromkeys(names))
+    """PROTOCOL section 4: ``replace`` and LAYOUT_RESTORE touch every field that the document has, had or gets."""
+    more: Iterable[str] = document.stamps if operation.replace else operation.unset
+    return tuple(dict.fromkeys((*operation.data, *more))) if more else tuple(operation.data)
 
 
 def _same_outcome(operation: Operation, document: Document, name: str) -> bool:

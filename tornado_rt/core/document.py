@@ -6,8 +6,9 @@ stays true, and is kept in ``picture``.
 
 from __future__ import annotations
 
-import json
 from typing import Any, Final, Literal
+
+from tornado_rt.protocol.codec import encode_json, quote
 
 __all__ = ["MISSING", "Author", "Document", "Stamp", "json_size", "same"]
 
@@ -15,15 +16,15 @@ MISSING: Final = object()  # no value, where None is one
 
 
 class Author:
-    """A user at a device; ``user_json`` and ``device_json`` are the two as JSON, since they are written with every operation."""
+    """A user at a device; ``user_json`` and ``device_json`` are the same as JSON, as they are written with every operation."""
 
     __slots__ = ("device", "device_json", "user", "user_json")
 
     def __init__(self, user: str, device: str) -> None:
         self.user = user
         self.device = device
-        self.user_json = json.dumps(user, ensure_ascii=False).encode()
-        self.device_json = json.dumps(device, ensure_ascii=False).encode()
+        self.user_json = quote(user)
+        self.device_json = quote(device)
 
     def is_same(self, other: Author) -> bool:
         return self is other or (self.user == other.user and self.device == other.device)
@@ -49,14 +50,28 @@ class Document:
     ``stamps`` has an entry for each field that is there and for each whose tombstone is kept. ``died`` is the tombstone of the
     document itself: its last deletion, kept through a second life. ``size`` is an upper bound of the bytes of the fields' JSON,
     and the very number where ``is_exact``.
-    ``history`` holds a layout's versions, the current one last, as ``(stamp, fields)``.
+    ``history`` holds a layout's versions, the current one last, as ``(stamp, fields)``; the list itself is never changed.
     """
 
-    __slots__ = ("alive", "died", "fields", "history", "is_exact", "kind", "picture", "size", "stamp", "stamps", "target")
+    __slots__ = (
+        "alive",
+        "died",
+        "fields",
+        "history",
+        "is_exact",
+        "kind",
+        "name",
+        "picture",
+        "size",
+        "stamp",
+        "stamps",
+        "target",
+    )
 
     def __init__(self, kind: Literal["widget", "layout"], target: str, stamp: Stamp) -> None:
         self.kind = kind
         self.target = target
+        self.name = f"{kind}:{target}"
         self.stamp = stamp
         self.alive = False
         self.died: Stamp | None = None
@@ -71,12 +86,13 @@ class Document:
         twin = Document.__new__(Document)
         twin.kind = self.kind
         twin.target = self.target
+        twin.name = self.name
         twin.stamp = self.stamp
         twin.alive = self.alive
         twin.died = self.died
         twin.fields = self.fields.copy()
         twin.stamps = self.stamps.copy()
-        twin.history = self.history and self.history.copy()
+        twin.history = self.history
         twin.size = self.size
         twin.is_exact = self.is_exact
         twin.picture = None
@@ -89,14 +105,10 @@ class Document:
             self.is_exact = True
         return self.size
 
-    @property
-    def name(self) -> str:
-        return f"{self.kind}:{self.target}"
-
 
 def json_size(value: Any) -> int:
     """Bytes of the compact JSON of a value, UTF-8."""
-    return len(json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode())
+    return len(encode_json(value))
 
 
 def same(left: Any, right: Any) -> bool:

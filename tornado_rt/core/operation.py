@@ -1,4 +1,4 @@
-"""What is asked of a dashboard, and what may come of it. Values only; how one follows from the other stands in ``dashboard``."""
+"""What is asked of a dashboard, and what may come of it. Values only; how one follows from the other stands in ``draft``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from tornado_rt.errors import ClientFault
 __all__ = [
     "Applied",
     "Batch",
-    "Change",
     "Conflict",
     "Operation",
     "Outcome",
@@ -20,18 +19,20 @@ __all__ = [
     "Request",
     "Resolution",
     "Settled",
+    "Tombstone",
     "Verdict",
 ]
 
 Kind = Literal["widget", "layout"]
 Resolved = Literal["local", "remote", "merged"]
+Tombstone = tuple[str, str | None]  # a document's name and the removed field's, or None for the document itself
 
 
 @dataclass(slots=True)
 class Operation:
     """One change of one document, as its sender asked for it (PROTOCOL section 4).
 
-    ``type`` is the message type; ``name`` is the document's key, ``kind:id``. ``encoded`` is the JSON of ``data`` and ``digest``
+    ``type`` is the message type; ``name`` is the document's key, ``kind:id``. ``encoded`` is the JSON of ``data``, ``digest``
     stands for type and payload as they were sent, so that a retry is told from a reused id. ``base`` is ``baseVersion`` and
     ``base_epoch`` the epoch that it counts in.
     """
@@ -48,7 +49,7 @@ class Operation:
     replace: bool = False
     base: int | None = None
     base_epoch: str | None = None
-    restore: int | None = None  # LAYOUT_RESTORE: the seq whose layout is wanted
+    restore: int | None = None  # LAYOUT_RESTORE: the seq whose layout is wanted; once judged, the version that it is
     name: str = ""
 
     def __post_init__(self) -> None:
@@ -89,37 +90,27 @@ Request = Operation | Batch | Resolution
 @dataclass(slots=True)
 class Verdict:
     """What was made of an operation, kept for its retries (PROTOCOL section 5, 2): applied at ``seq``, or the conflict that was
-    sent, as JSON. ``at`` is the second it was given, for its age."""
+    sent, as JSON. ``at`` is the second it was given, for its age. ``is_batch``: a whole batch's; its operations have their own.
+    """
 
     digest: int
     seq: int
     merged: tuple[str, ...]
     conflict: bytes | None
     at: float
-
-
-@dataclass(slots=True)
-class Change:
-    """One document's change within an applied request, as it will be told to others."""
-
-    type: str
-    kind: Kind
-    target: str
-    encoded: bytes = b"{}"
-    unset: tuple[str, ...] = ()
-    replace: bool = False
-    restored_from: int | None = None
+    is_batch: bool = False
 
 
 @dataclass(slots=True)
 class Applied:
-    """It was done: it takes the seq of ``stamp``. ``dropped`` names the tombstones that made room: ``(document, field or None)``."""
+    """It was done: it takes the seq of ``stamp``. ``changes`` is what the request came down to, a restored layout as the update
+    that it is; ``dropped`` names the tombstones that had to make room."""
 
     request: Request
     stamp: Stamp
-    changes: tuple[Change, ...]
+    changes: tuple[Operation, ...]
     merged: tuple[str, ...] = ()
-    dropped: tuple[tuple[str, str | None], ...] = ()
+    dropped: tuple[Tombstone, ...] = ()
 
 
 @dataclass(slots=True)
