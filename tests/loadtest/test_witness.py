@@ -107,7 +107,22 @@ def test_a_refused_atomic_batch_is_not_applied(history: History, witness: Witnes
         {"operationId": "b", "status": "error", "code": "BATCH_ABORTED"},
     ]
     witness.received(frame("ACK", "m", received=True, results=results))
-    assert told(history) == [("invoked", "m"), ("conflicted", "m")]
+    assert told(history) == [("invoked", "m"), ("refused", "m")]
+
+
+def test_a_loose_batch_inside_a_post_is_told_by_its_parts(history: History, witness: Witness) -> None:
+    parts = [op("a", data={"x": 1}), op("b", data={"y": 2})]
+    whole = op("whole", "WIDGET_BATCH", operations=[op("c", data={"x": 3})])
+    body = {"type": "SYNC", "operations": [op("loose", "WIDGET_BATCH", operations=parts, atomic=False), whole]}
+    witness.posted(body)
+    told_of = [{"operationId": "a", "status": "success", "seq": 5}, {"operationId": "b", "status": "error", "code": "X"}]
+    inner = [{"operationId": "c", "status": "success", "seq": 6}]
+    results = [
+        {"operationId": "loose", "status": "error", "results": told_of},
+        {"operationId": "whole", "status": "success", "seq": 6, "results": inner},
+    ]
+    witness.answered(body, {"success": False, "results": results})
+    assert told(history)[3:] == [("applied", "a"), ("refused", "b"), ("applied", "whole")]
 
 
 def test_a_nack_says_whether_the_outcome_is_known(history: History, witness: Witness) -> None:

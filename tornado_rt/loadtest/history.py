@@ -174,6 +174,8 @@ class _Judge:
             say("verdict", dashboard, f"{operation} was sent once, but its verdict says that it is a duplicate")
 
     def _place(self, operation: Operation, answer: Applied) -> None:
+        if operation.payload.get("resolution") == "remote":
+            return  # nothing was written: its seq is that of what was kept
         if not answer.seq:
             if operation.type != "CONFLICT_RESOLVED":
                 self.say("misplaced", operation.dashboard, f"{operation} was acknowledged without a seq")

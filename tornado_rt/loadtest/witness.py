@@ -13,7 +13,7 @@ of both ways stand under the one client, told apart by ``via``.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from tornado_rt.loadtest.events import (
@@ -114,7 +114,7 @@ class Witness:
         """The answer to a POST: its JSON body, an error body (``{error, code}``), or None where none came."""
         epoch = self.epoch or (answer or {}).get("sync", {}).get("epoch", "")
         if answer is not None and "results" in answer:
-            for result in answer["results"]:
+            for result in _verdicts(answer["results"], None):
                 self._result(result, "post", epoch)
         else:
             for each in body["operations"]:
@@ -179,18 +179,13 @@ class Witness:
         ops = self.waiting.pop(asked, None)
         if ops is None:
             return
-        results = {result["operationId"]: result for result in payload.get("results", ())}
-        if results.keys() & set(ops):
-            for op, result in results.items():
-                if op in ops:
-                    self._result(result, "socket", self.epoch)
-        elif any(result["status"] != "success" for result in results.values()):  # an atomic batch, refused as a whole
-            conflict = any(result["status"] == "conflict" for result in results.values())
-            for op in ops:
-                self._note(Conflicted(**self._who, op=op, user=self.user_id)) if conflict else self._refuse(
-                    op, {"code": "BATCH_ABORTED"}, "socket"
-                )
-        else:
+        verdicts = list(_verdicts(payload.get("results", ()), set(ops)))
+        for result in verdicts:
+            self._result(result, "socket", self.epoch)
+        if not verdicts and any(result["status"] != "success" for result in payload.get("results", ())):
+            for op in ops:  # an atomic batch, refused as a whole: a repetition would be judged anew
+                self._refuse(op, {"code": "BATCH_ABORTED"}, "socket")
+        elif not verdicts:
             for op in ops:
                 self._apply(op, payload, "socket", self.epoch)
 
@@ -240,3 +235,14 @@ class Witness:
             **body,
         )
         self._note(event)
+
+
+def _verdicts(results: Iterable[Mapping[str, Any]], ops: set[str] | None) -> Iterator[Mapping[str, Any]]:
+    """The results that speak of operations: those of a loose batch stand inside the batch's own."""
+    for result in results:
+        inside = result.get("results", ())
+        loose = inside and "seq" not in result and result.get("code") != "BATCH_ABORTED"
+        if loose:
+            yield from _verdicts(inside, ops)
+        elif ops is None or result["operationId"] in ops:
+            yield result
