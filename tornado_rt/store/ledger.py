@@ -80,12 +80,11 @@ class Ledger:
         self.totals.append(self.total)
         self.times.append(at)
 
-    def remember(self, number: int, records: Iterable[Record]) -> None:
+    def remember(self, number: int, keys: Iterable[str]) -> None:
         """Take in the keys that a row answers for."""
         recent = self.recent
-        for record in records:
-            for key in record.keys:
-                recent[key] = number
+        for key in keys:
+            recent[key] = number
         if len(recent) >= VERDICT_COUNT:
             self.older = recent
             self.recent = {}
@@ -104,6 +103,10 @@ class Ledger:
             keys.update(self.older)
             self.older = keys
             self.is_warm = True
+
+    def knows(self, keys: Sequence[str]) -> bool:
+        """Whether any of these has been seen, however long ago."""
+        return not (self.recent.keys().isdisjoint(keys) and self.older.keys().isdisjoint(keys))
 
     def find(self, key: str, now: float) -> int | None:
         """The number of the row that answers for ``key``, if that still counts (PROTOCOL section 5, 2)."""
@@ -188,17 +191,13 @@ def judge(
     A document that was written after ``seen`` to a version above the one that was read makes the decisions stale.
     """
     ledger = log.ledger
-    recent = ledger.recent
-    older = ledger.older
-    known = [(index, key) for index, record in enumerate(records) for key in record.keys if key in recent or key in older]
-    if seen == ledger.seq and not known:
-        return None
     contents = missed(log, epoch, seen) if seen < ledger.seq else None
     verdicts: dict[int, Logged] = {}
-    for index, key in known:
-        number = ledger.find(key, now)
-        if number is not None:
-            verdicts[index] = _verdict(log.row(number), key)
+    for index, record in enumerate(records):
+        for key in record.keys:
+            number = ledger.find(key, now)
+            if number is not None:
+                verdicts[index] = _verdict(log.row(number), key)
     if verdicts:
         return Duplicate(verdicts, contents)
     if contents is not None and _is_stale(log, seen, reads):

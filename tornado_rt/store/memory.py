@@ -105,21 +105,25 @@ class MemoryStore:
         if epoch != shared.epoch or seen > ledger.seq:
             return NewEpoch(shared.epoch)
         now = self._clock()
-        judged = judge(log, epoch, seen, reads, records, now)
-        if isinstance(judged, Stale | Duplicate):
-            return judged
+        keys = [key for record in records for key in record.keys]
+        missing: Contents | None = None
+        if seen < ledger.seq or ledger.knows(keys):
+            judged = judge(log, epoch, seen, reads, records, now)
+            if isinstance(judged, Stale | Duplicate):
+                return judged
+            missing = judged
         first_seq = ledger.seq + 1
         if records:
             shared.logs[dashboard_id] = log
-            self._append(dashboard_id, log, Row(shared.last_number + 1, first_seq, now, tuple(records)))
-        return Committed(first_seq, judged)
+            self._append(dashboard_id, log, Row(shared.last_number + 1, first_seq, now, tuple(records)), keys)
+        return Committed(first_seq, missing)
 
-    def _append(self, dashboard_id: str, log: _Log, row: Row) -> None:
+    def _append(self, dashboard_id: str, log: _Log, row: Row, keys: list[str]) -> None:
         shared = self._shared
         records = row.records
         numbered = sum([record.numbered for record in records])
         log.ledger.append(row.number, numbered, len(records), row.at)
-        log.ledger.remember(row.number, records)
+        log.ledger.remember(row.number, keys)
         log.kept.append(row)
         shared.last_number = row.number
         self.counts.groups += 1

@@ -1,7 +1,7 @@
 """A commit's records as the bytes of one journal row, and back. Knows no SQL.
 
-A row is text lines: first a head for each record, then a body for each. A head is a sign (``+`` has a seq, ``-`` has none), the
-number of its operation keys, and the keys and the names of the documents it writes, set off by unit separators.
+A row is lines of text: a head for each record, then a body for each. A head is a sign (``+`` has a seq, ``-`` has none), the
+operation keys, a group separator, and the names of the documents written; between names stand unit separators.
 """
 
 from __future__ import annotations
@@ -14,26 +14,22 @@ from tornado_rt.store.base import Record
 __all__ = ["decode", "encode"]
 
 _UNIT = "\x1f"
+_GROUP = "\x1d"
 
 
 def encode(records: Sequence[Record]) -> bytes:
-    """Raises ``InvalidMessage`` for what would not be read back as it was: line breaks, and text that UTF-8 cannot hold."""
-    heads = []
-    names = 0
-    for record in records:
-        keys = record.keys
-        writes = record.writes
-        names += len(keys) + len(writes)
-        heads.append(_UNIT.join((f"+{len(keys)}" if record.numbered else f"-{len(keys)}", *keys, *writes)))
-    head = "\n".join(heads)
+    """Raises ``InvalidMessage`` for what would not be read back as it was: separators, and text that UTF-8 cannot hold."""
+    head = "\n".join(
+        [f"{'+' if record.numbered else '-'}{_UNIT.join(record.keys)}{_GROUP}{_UNIT.join(record.writes)}" for record in records]
+    )
     try:
-        lines = [head.encode()]
+        row = b"\n".join([head.encode(), *[record.body for record in records]])
     except UnicodeEncodeError as error:
-        raise InvalidMessage("An operation's id or document name is not valid text.") from error
-    lines += [record.body for record in records]
-    row = b"\n".join(lines)
-    if head.count(_UNIT) != names or row.count(b"\n") != 2 * len(records) - 1:
-        raise InvalidMessage("An operation's id, document name or text holds a control character.")
+        raise InvalidMessage("An operation's id or the name of what it changes is not valid text.") from error
+    count = len(records)
+    between = sum([max(len(record.keys) - 1, 0) + max(len(record.writes) - 1, 0) for record in records])
+    if (row.count(b"\n"), head.count(_GROUP), head.count(_UNIT)) != (2 * count - 1, count, between):
+        raise InvalidMessage("An operation's id, text or the name of what it changes holds a separator.")
     return row
 
 
@@ -42,8 +38,11 @@ def decode(row: bytes) -> list[Record]:
     lines = row.split(b"\n")
     half = len(lines) // 2
     records = []
-    for head, body in zip(lines[:half], lines[half:], strict=True):
-        sign, *names = head.decode().split(_UNIT)
-        count = int(sign[1:])
-        records.append(Record(body, sign[0] == "+", tuple(names[:count]), tuple(names[count:])))
+    for line, body in zip(lines[:half], lines[half:], strict=True):
+        keys, writes = line[1:].decode().split(_GROUP)
+        records.append(Record(body, line.startswith(b"+"), _names(keys), _names(writes)))
     return records
+
+
+def _names(joined: str) -> tuple[str, ...]:
+    return tuple(joined.split(_UNIT)) if joined else ()

@@ -158,7 +158,10 @@ class SqliteStore:
             dashboard_id.encode()
         except UnicodeEncodeError as error:
             raise InvalidMessage("The dashboard's id is not valid text.") from error
-        return Commit(dashboard_id, seen, reads, records, encode(records), self._loop.create_future())
+        # Taken together here, where the records are still in the processor's cache.
+        keys = [key for record in records for key in record.keys]
+        numbered = sum([record.numbered for record in records])
+        return Commit(dashboard_id, seen, reads, records, keys, numbered, encode(records), self._loop.create_future())
 
     async def snapshot(self, dashboard_id: str, seq: int, state: bytes) -> None:
         self._check()

@@ -14,7 +14,7 @@ __all__ = ["Commit", "Forget", "Keys", "Snapshot", "Task"]
 
 @dataclass(slots=True, eq=False)
 class Commit:
-    """Records on their way to the disk, already in the form of a ``row``.
+    """Records on their way to the disk, already in the form of a ``row``; ``numbered`` of them get a seq, ``keys`` are theirs.
 
     The thread sets ``outcome``, and ``at``, the second of the commit; the loop sets ``future``.
     """
@@ -23,6 +23,8 @@ class Commit:
     seen: int
     reads: Mapping[str, int]
     records: Sequence[Record]
+    keys: list[str]
+    numbered: int
     row: bytes
     future: asyncio.Future[Outcome]
     outcome: Outcome | Unavailable | None = None

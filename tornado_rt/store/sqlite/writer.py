@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 
 from tornado_rt.errors import Unavailable
-from tornado_rt.store.base import Committed, Contents, Duplicate, NewEpoch, Stale
+from tornado_rt.store.base import Committed, Contents, NewEpoch, Outcome
 from tornado_rt.store.counts import Counts
 from tornado_rt.store.ledger import Ledger, judge
 from tornado_rt.store.sqlite.connection import WriteConnection
@@ -55,7 +55,6 @@ class _Append:
     commit: Commit
     ledger: Ledger
     number: int
-    numbered: int
     outcome: Committed
 
     def parameters(self) -> tuple[object, ...]:
@@ -64,7 +63,7 @@ class _Append:
             self.number,
             commit.dashboard_id,
             self.outcome.first_seq,
-            self.numbered,
+            commit.numbered,
             len(commit.records),
             commit.at,
             commit.row,
@@ -198,20 +197,23 @@ class Writer:
         self._group = list(group.values())
         self._waiting = later
         appends: list[_Append] = []
+        outcome: Outcome | Unavailable
         for commit in self._group:
             ledger = ledgers.get(commit.dashboard_id)
             if ledger is None:
                 ledger = Ledger()
             commit.at = now
-            outcome = self._judge(commit, ledger)
+            if commit.seen == ledger.seq and ledger.is_warm and not ledger.knows(commit.keys):
+                outcome = Committed(ledger.seq + 1)
+            else:
+                outcome = self._judge(commit, ledger)
             commit.outcome = outcome
             if isinstance(outcome, Committed) and commit.records:
                 number += 1
-                numbered = sum([record.numbered for record in commit.records])
-                appends.append(_Append(commit, ledger, number, numbered, outcome))
+                appends.append(_Append(commit, ledger, number, outcome))
         return appends
 
-    def _judge(self, commit: Commit, ledger: Ledger) -> Committed | Stale | Duplicate | NewEpoch | Unavailable:
+    def _judge(self, commit: Commit, ledger: Ledger) -> Outcome | Unavailable:
         if commit.seen > ledger.seq:
             return NewEpoch(self._epoch)  # who saw more than there is did not see this log
         log = DiskLog(self._connection.sqlite, commit.dashboard_id, self._epoch, ledger)
@@ -226,8 +228,8 @@ class Writer:
     def _adopt(self, append: _Append) -> None:
         commit = append.commit
         ledger = append.ledger
-        ledger.append(append.number, append.numbered, len(commit.records), commit.at)
-        ledger.remember(append.number, commit.records)
+        ledger.append(append.number, commit.numbered, len(commit.records), commit.at)
+        ledger.remember(append.number, commit.keys)
         self._index.ledgers[commit.dashboard_id] = ledger
         self._index.newest = append.number
         self._index.rows += 1
