@@ -2,9 +2,9 @@
 
 A record is one line: what only we need to know as JSON, a tab, and the change as it is told to others, open at its end and with
 a NUL where its seq goes (see ``protocol.codec``). A conflict's record has its CONFLICT_DETECTED payload instead. JSON text
-contains neither tab, NUL nor newline, so nothing needs escaping. What only we need to know: ``d`` the device, ``k`` the operation
-keys as id and digest in turn, ``b`` that of a batch itself, ``m`` fields merged with, ``x`` tombstones dropped, ``u`` the user of
-a conflict.
+contains neither tab, NUL nor newline, so nothing needs escaping. What only we need to know: ``d`` the device, ``k`` operation
+keys as id and digest in turn, ``b`` that of a batch itself, ``m`` fields merged with, ``x`` tombstones dropped, ``u`` a
+conflict's user.
 """
 
 from __future__ import annotations
