@@ -205,7 +205,7 @@ def test_the_fast_look_misses_nothing(value: Any) -> None:
     """What it calls plain has no fault that the slow walk would find."""
     raw = json.dumps(widget_update({"a": value}), ensure_ascii=True).encode()
     if is_plain(raw) and refuse_text(raw) is None:
-        assert find_fault_in_message(json.loads(raw)) is None
+        assert find_fault_in_message(json.loads(raw), raw) is None
 
 
 def test_a_common_message_is_plain() -> None:

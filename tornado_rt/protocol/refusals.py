@@ -72,7 +72,7 @@ def refuse_text(raw: bytes) -> ClientFault | None:
         return _refuse_syntax(raw, str(fault))
     if not isinstance(body, dict):
         return _refuse(InvalidMessage, ((), "must be a JSON object"), None)
-    found = None if is_plain(raw) else find_fault_in_message(body)
+    found = None if is_plain(raw) else find_fault_in_message(body, raw)
     return _refuse(InvalidMessage, found, body) if found else None
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from tornado_rt.protocol.messages import MAX_SAFE_INTEGER
@@ -70,18 +70,21 @@ def is_shallow(raw: bytes) -> bool:
 
 def find_fault(value: Any, levels: int = MAX_FRAME_LEVELS, too_deep: str = FRAME_TOO_DEEP) -> Fault | None:
     """The first thing in a parsed value that strict JSON does not allow, as the path to it and a sentence."""
-    if not isinstance(value, dict | list):
+    kind = type(value)
+    if kind is not dict and kind is not list:
         sentence = _judge(value)
         return ((), sentence) if sentence else None
     if not levels:
         return (), too_deep
-    if isinstance(value, dict):
+    if kind is dict:
         for name in value:
             if not name.isascii() and _judge(name):
                 return (name,), LONE_SURROGATE
-    for key, part in value.items() if isinstance(value, dict) else enumerate(value):
-        if isinstance(part, dict | list):
-            fault = find_fault(part, levels - 1, too_deep)
+    parts: Iterable[tuple[str | int, Any]] = value.items() if kind is dict else enumerate(value)
+    for key, part in parts:
+        kind = type(part)
+        if kind is list or kind is dict:
+            fault = find_fault(part, levels - 1, too_deep) if part or levels == 1 else None
             if fault:
                 return (key, *fault[0]), fault[1]
         elif sentence := _judge(part):
@@ -91,18 +94,22 @@ def find_fault(value: Any, levels: int = MAX_FRAME_LEVELS, too_deep: str = FRAME
 
 def _judge(value: Any) -> str | None:
     """What is wrong with a string, a number or a constant."""
-    if isinstance(value, str):
+    kind = type(value)
+    if kind is str:
         return None if value.isascii() or _is_unicode(value) else LONE_SURROGATE
-    if isinstance(value, int):
+    if kind is int:
         return None if -MAX_SAFE_INTEGER <= value <= MAX_SAFE_INTEGER else TOO_LARGE_INTEGER
-    if isinstance(value, float) and not math.isfinite(value):
-        return NOT_A_NUMBER if isinstance(value, _Constant) else TOO_LARGE_NUMBER
-    return None
+    if kind is float:
+        return None if math.isfinite(value) else TOO_LARGE_NUMBER
+    return NOT_A_NUMBER if kind is _Constant else None
 
 
-def find_fault_in_message(message: Mapping[str, Any]) -> Fault | None:
+def find_fault_in_message(message: Mapping[str, Any], raw: bytes) -> Fault | None:
     """As ``find_fault`` for a whole message or POST body, with the limit for each field's value as well."""
-    return find_fault(message) or _find_deep_value(message.get("payload"), ("payload",)) or _find_deep_value(message, ())
+    fault = find_fault(message)
+    if fault or is_shallow(raw):
+        return fault
+    return _find_deep_value(message.get("payload"), ("payload",)) or _find_deep_value(message, ())
 
 
 def _find_deep_value(payload: Any, path: Path) -> Fault | None:
