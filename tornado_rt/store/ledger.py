@@ -52,10 +52,10 @@ class Ledger:
     """Where one dashboard's log stands.
 
     ``seq`` is the last one given, ``state_seq`` the snapshot's, ``cut_seq`` the last one whose row is gone. Of row ``i``,
-    ``numbers[i]`` is its number in the store, ``lasts[i]`` the dashboard's seq after it, ``totals[i]`` how many records there
-    had been with it, ``times[i]`` when it was written. ``recent`` and ``older`` map operation keys to row numbers, in two
-    generations, so that old ones go without being looked for; ``is_warm`` says that they know every key that counts, otherwise
-    those of rows up to number ``forgotten`` are missing.
+    ``numbers[i]`` is its number in the store, ``lasts[i]`` the dashboard's seq after it, ``totals[i]`` how many operations there
+    had been with it (counted by their keys), ``times[i]`` when it was written. ``recent`` and ``older`` map operation keys to row
+    numbers, in two generations, so that old ones go without being looked for; ``is_warm`` says that they know every key that
+    counts, otherwise those of rows up to number ``forgotten`` are missing.
     """
 
     seq: int = 0
@@ -71,10 +71,10 @@ class Ledger:
     is_warm: bool = True
     forgotten: int = 0
 
-    def append(self, number: int, numbered: int, records: int, at: float) -> None:
-        """Take in a row of ``records`` records, ``numbered`` of them with a seq."""
+    def append(self, number: int, numbered: int, operations: int, at: float) -> None:
+        """Take in a row of ``numbered`` records with a seq, which answers for ``operations``."""
         self.seq += numbered
-        self.total += records
+        self.total += operations
         self.numbers.append(number)
         self.lasts.append(self.seq)
         self.totals.append(self.total)
@@ -156,22 +156,20 @@ class Log(Protocol):
     def rows(self, start: int) -> list[Row]:
         """The rows from index ``start`` on."""
 
+    def logged(self, start: int) -> list[Logged]:
+        """Their records, as they are read back."""
+
     def row(self, number: int) -> Row:
         """One row, by its number."""
 
 
-def behind(rows: Iterable[Row], since: int) -> list[Logged]:
+def behind(log: list[Logged], since: int) -> list[Logged]:
     """The records that came after the one numbered ``since``."""
-    log: list[Logged] = []
-    for row in rows:
-        if row.first_seq <= since:
-            for logged in row.logged():
-                if 0 < logged.seq <= since:
-                    log.clear()
-                else:
-                    log.append(logged)
-        else:
-            log += row.logged()
+    for index, logged in enumerate(log):
+        if logged.seq > since:
+            break
+        if logged.seq == since > 0:
+            return log[index + 1 :]
     return log
 
 
@@ -180,7 +178,7 @@ def missed(log: Log, epoch: str, since: int) -> Contents:
     start = log.ledger.start_of(since)
     if start is None:
         return log.contents()
-    return Contents(epoch, log.ledger.seq, log=behind(log.rows(start), since))
+    return Contents(epoch, log.ledger.seq, log=behind(log.logged(start), since))
 
 
 def judge(

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tornado_rt.errors import Unavailable
-from tornado_rt.store.base import Committed, Contents, Duplicate, Durability, NewEpoch, Outcome, Record, Stale
+from tornado_rt.store.base import Committed, Contents, Duplicate, Durability, Logged, NewEpoch, Outcome, Record, Stale
 from tornado_rt.store.counts import Counts
 from tornado_rt.store.followers import Follower, Followers
 from tornado_rt.store.ledger import Ledger, Row, judge, missed
@@ -24,11 +24,13 @@ class _Log:
     state: bytes | None = None
 
     def contents(self) -> Contents:
-        log = [logged for row in self.kept for logged in row.logged()]
-        return Contents(self.shared.epoch, self.ledger.seq, self.state, self.ledger.state_seq, log)
+        return Contents(self.shared.epoch, self.ledger.seq, self.state, self.ledger.state_seq, self.logged(0))
 
     def rows(self, start: int) -> list[Row]:
         return self.kept[start:]
+
+    def logged(self, start: int) -> list[Logged]:
+        return [logged for row in self.kept[start:] for logged in row.logged()]
 
     def row(self, number: int) -> Row:
         return next(row for row in self.kept if row.number == number)
@@ -122,7 +124,7 @@ class MemoryStore:
         shared = self._shared
         records = row.records
         numbered = sum([record.numbered for record in records])
-        log.ledger.append(row.number, numbered, len(records), row.at)
+        log.ledger.append(row.number, numbered, len(keys), row.at)
         log.ledger.remember(row.number, keys)
         log.kept.append(row)
         shared.last_number = row.number

@@ -12,7 +12,7 @@ from queue import SimpleQueue
 
 from tornado_rt.errors import StartFault, Unavailable
 from tornado_rt.store.base import Contents
-from tornado_rt.store.sqlite.reading import Index, keys_of, open_at
+from tornado_rt.store.sqlite.reading import Index, open_at
 from tornado_rt.store.sqlite.schema import connect_read_only
 
 __all__ = ["Reader"]
@@ -74,15 +74,13 @@ class Reader:
             self._loop.call_soon_threadsafe(self._ended.set_result, None)
 
     def _read(self, connection: sqlite3.Connection, request: _Open) -> Contents | Unavailable:
-        dashboard_id = request.dashboard_id
         try:
-            contents, rows = open_at(connection, self._index, dashboard_id, self._epoch, request.since)
+            opened = open_at(connection, self._index, request.dashboard_id, self._epoch, request.since)
         except sqlite3.Error as error:
             return Unavailable(f"The store cannot be read: {error}.")
-        ledger = self._index.ledgers.get(dashboard_id)
-        if rows and ledger is not None and not ledger.is_warm:
-            self._on_keys(dashboard_id, keys_of(rows), rows[-1].number)
-        return contents
+        if opened.keys is not None:
+            self._on_keys(request.dashboard_id, opened.keys, opened.newest)
+        return opened.contents
 
 
 def _settle(future: asyncio.Future[Contents], outcome: Contents | Unavailable) -> None:

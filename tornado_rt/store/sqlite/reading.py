@@ -8,13 +8,15 @@ from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from tornado_rt.store.base import Contents
+from tornado_rt.store.base import Contents, Logged
 from tornado_rt.store.ledger import Ledger, Row, behind
-from tornado_rt.store.sqlite.rows import decode
+from tornado_rt.store.sqlite.rows import decode, keys, logged
 
-__all__ = ["DiskLog", "Index", "keys_of", "open_at", "read_rows", "scan"]
+__all__ = ["DiskLog", "Index", "Opened", "open_at", "scan"]
 
 _COLUMNS = "SELECT n, first_seq, at, entries FROM journal"
+
+_Entry = tuple[int, int, float, bytes]  # of these columns
 
 
 class Index:
@@ -50,16 +52,10 @@ def scan(connection: sqlite3.Connection) -> Index:
     return index
 
 
-def read_rows(connection: sqlite3.Connection, numbers: Sequence[int]) -> list[Row]:
+def _entries(connection: sqlite3.Connection, numbers: Sequence[int]) -> list[_Entry]:
     """These rows, oldest first; those that are gone are left out."""
-    found = connection.execute(
-        f"{_COLUMNS} WHERE n IN (SELECT value FROM json_each(?)) ORDER BY n", (json.dumps(list(numbers)),)
-    )
-    return _rows(found)
-
-
-def _rows(found: Iterable[tuple[int, int, float, bytes]]) -> list[Row]:
-    return [Row(number, first_seq, at, decode(entries)) for number, first_seq, at, entries in found]
+    wanted = json.dumps(list(numbers))
+    return connection.execute(f"{_COLUMNS} WHERE n IN (SELECT value FROM json_each(?)) ORDER BY n", (wanted,)).fetchall()
 
 
 def _state(connection: sqlite3.Connection, dashboard_id: str) -> tuple[int, bytes | None]:
@@ -67,15 +63,25 @@ def _state(connection: sqlite3.Connection, dashboard_id: str) -> tuple[int, byte
     return (found[0], found[1]) if found else (0, None)
 
 
-def keys_of(rows: Iterable[Row]) -> dict[str, int]:
-    """The operation keys that rows answer for."""
-    return {key: row.number for row in rows for record in row.records for key in record.keys}
+def _logged(entries: Iterable[_Entry]) -> list[Logged]:
+    return [record for _, first_seq, at, row in entries for record in logged(row, first_seq, at)]
 
 
-def open_at(
-    connection: sqlite3.Connection, index: Index, dashboard_id: str, epoch: str, since: int | None
-) -> tuple[Contents, list[Row] | None]:
-    """What is kept of a dashboard as of one moment, while the writer goes on; and the rows, if those are all there are.
+def _keys(entries: Iterable[_Entry]) -> dict[str, int]:
+    return {key: number for number, _, _, row in entries for key in keys(row)}
+
+
+@dataclass(slots=True)
+class Opened:
+    """What was read of a dashboard; ``keys`` of all rows up to number ``newest``, where the ledger had forgotten them."""
+
+    contents: Contents
+    keys: dict[str, int] | None = None
+    newest: int = 0
+
+
+def open_at(connection: sqlite3.Connection, index: Index, dashboard_id: str, epoch: str, since: int | None) -> Opened:
+    """What is kept of a dashboard as of one moment, while the writer goes on.
 
     The index may be a little older than the moment that the transaction sees: rows that it does not name yet are found behind
     the newest that it does, and rows that are gone were cut by the very transaction that wrote the snapshot which is read.
@@ -86,17 +92,22 @@ def open_at(
     newest = max(newest, numbers[-1] if numbers else 0)
     connection.execute("BEGIN")
     try:
-        rows = read_rows(connection, numbers) if numbers else []
-        reaches = reaches and len(rows) == len(numbers)
+        entries = _entries(connection, numbers) if numbers else []
+        reaches = reaches and len(entries) == len(numbers)
         state_seq, state = (0, None) if reaches else _state(connection, dashboard_id)
-        rows += _rows(connection.execute(f"{_COLUMNS} WHERE n > ? AND dashboard = ?", (newest, dashboard_id)))
+        entries += connection.execute(f"{_COLUMNS} WHERE n > ? AND dashboard = ?", (newest, dashboard_id))
     finally:
         connection.execute("COMMIT")
+    log = _logged(entries)
     if reaches and since is not None:
-        log = behind(rows, since)
-        return Contents(epoch, max([since, *(logged.seq for logged in log)]), log=log), None
-    log = [logged for row in rows for logged in row.logged()]
-    return Contents(epoch, max([state_seq, *(logged.seq for logged in log)]), state, state_seq, log), rows
+        log = behind(log, since)
+        return Opened(Contents(epoch, max([since, *(record.seq for record in log)]), log=log))
+    seq = max([state_seq, *(record.seq for record in log)])
+    opened = Opened(Contents(epoch, seq, state, state_seq, log))
+    if ledger is not None and not ledger.is_warm:
+        opened.keys = _keys(entries)
+        opened.newest = max(newest, entries[-1][0] if entries else 0)
+    return opened
 
 
 def _numbers(ledger: Ledger, since: int | None) -> tuple[array[int], bool]:
@@ -121,11 +132,18 @@ class DiskLog:
 
     def contents(self) -> Contents:
         state_seq, state = _state(self.connection, self.dashboard_id)
-        log = [logged for row in self.rows(0) for logged in row.logged()]
-        return Contents(self.epoch, self.ledger.seq, state, state_seq, log)
+        return Contents(self.epoch, self.ledger.seq, state, state_seq, self.logged(0))
 
     def rows(self, start: int) -> list[Row]:
-        return read_rows(self.connection, self.ledger.numbers[start:])
+        return [Row(*entry[:3], decode(entry[3])) for entry in _entries(self.connection, self.ledger.numbers[start:])]
+
+    def logged(self, start: int) -> list[Logged]:
+        return _logged(_entries(self.connection, self.ledger.numbers[start:]))
 
     def row(self, number: int) -> Row:
-        return read_rows(self.connection, [number])[0]
+        entry = _entries(self.connection, [number])[0]
+        return Row(*entry[:3], decode(entry[3]))
+
+    def keys(self) -> dict[str, int]:
+        """The operation keys of all rows, with the numbers of these."""
+        return _keys(_entries(self.connection, self.ledger.numbers))

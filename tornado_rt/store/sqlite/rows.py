@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tornado_rt.errors import InvalidMessage
-from tornado_rt.store.base import Record
+from tornado_rt.store.base import Logged, Record
 
-__all__ = ["decode", "encode"]
+__all__ = ["decode", "encode", "keys", "logged"]
 
 _UNIT = "\x1f"
 _GROUP = "\x1d"
@@ -42,6 +42,28 @@ def decode(row: bytes) -> list[Record]:
         keys, writes = line[1:].decode().split(_GROUP)
         records.append(Record(body, line.startswith(b"+"), _names(keys), _names(writes)))
     return records
+
+
+def logged(row: bytes, first_seq: int, at: float) -> list[Logged]:
+    """The records of a row as they are read back: ``decode`` without what nobody asks for."""
+    lines = row.split(b"\n")
+    half = len(lines) // 2
+    seq = first_seq - 1
+    log = []
+    for line, body in zip(lines[:half], lines[half:], strict=True):
+        if line.startswith(b"+"):
+            seq += 1
+            log.append(Logged(seq, body, at))
+        else:
+            log.append(Logged(0, body, at))
+    return log
+
+
+def keys(row: bytes) -> list[str]:
+    """The operation keys that a row answers for."""
+    heads = row.split(b"\n")
+    del heads[len(heads) // 2 :]
+    return [key for head in heads for key in _names(head[1 : head.index(b"\x1d")].decode())]
 
 
 def _names(joined: str) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from tornado_rt.store.base import Committed, Contents, NewEpoch, Outcome
 from tornado_rt.store.counts import Counts
 from tornado_rt.store.ledger import Ledger, judge
 from tornado_rt.store.sqlite.connection import WriteConnection
-from tornado_rt.store.sqlite.reading import DiskLog, Index, keys_of
+from tornado_rt.store.sqlite.reading import DiskLog, Index
 from tornado_rt.store.sqlite.tasks import Commit, Forget, Keys, Snapshot, Task
 from tornado_rt.store.sqlite.troubles import Trouble, trouble_of
 
@@ -64,7 +64,7 @@ class _Append:
             commit.dashboard_id,
             self.outcome.first_seq,
             commit.numbered,
-            len(commit.records),
+            len(commit.keys),
             commit.at,
             commit.row,
         )
@@ -219,7 +219,7 @@ class Writer:
         log = DiskLog(self._connection.sqlite, commit.dashboard_id, self._epoch, ledger)
         try:
             if not ledger.is_warm:
-                ledger.recall(keys_of(log.rows(0)), self._index.newest)
+                ledger.recall(log.keys(), self._index.newest)
             judged = judge(log, self._epoch, commit.seen, commit.reads, commit.records, commit.at)
         except sqlite3.Error as error:
             return _refusal(trouble_of(error))
@@ -228,7 +228,7 @@ class Writer:
     def _adopt(self, append: _Append) -> None:
         commit = append.commit
         ledger = append.ledger
-        ledger.append(append.number, commit.numbered, len(commit.records), commit.at)
+        ledger.append(append.number, commit.numbered, len(commit.keys), commit.at)
         ledger.remember(append.number, commit.keys)
         self._index.ledgers[commit.dashboard_id] = ledger
         self._index.newest = append.number
@@ -253,7 +253,8 @@ class Writer:
             spare[dashboard_id] = min(ledger.spare(snapshot.seq, now), _TURN_ROWS)
             cuts += [(number,) for number in ledger.numbers[: spare[dashboard_id]]]
             states.append((dashboard_id, snapshot.seq, now, snapshot.state))
-        trouble = self._connection.write(((_KEEP, states), (_CUT, cuts)), weight) if newest else None
+        # On a full disk the one may make the room that the other needs.
+        trouble = self._connection.write(((_CUT, cuts), (_KEEP, states)), weight) if newest else None
         for snapshot in turn:
             snapshot.failure = _refusal(trouble) if trouble is not None else None
         if trouble is None:
