@@ -95,8 +95,23 @@ def test_an_atomic_batch_is_one_operation_and_a_loose_one_is_several(history: Hi
     results = [{"operationId": name, "status": "success", "seq": 5} for name in "ab"]
     witness.received(frame("ACK", "whole", received=True, seq=5, results=results))
     assert told(history) == [("invoked", "whole"), ("applied", "whole")]
+    applied = only(history, Applied)
+    assert isinstance(applied, Applied)
+    assert not applied.duplicate
     witness.sent({"type": "WIDGET_BATCH", "id": "loose", "payload": {"operations": operations, "atomic": False}})
     assert told(history)[2:] == [("invoked", "a"), ("invoked", "b")]
+
+
+@pytest.mark.parametrize("where", ["payload", "results"])
+def test_a_repeated_atomic_batch_is_a_duplicate(history: History, witness: Witness, where: str) -> None:
+    witness.sent({"type": "WIDGET_BATCH", "id": "m", "payload": {"operations": [op("a", data={"x": 1})]}})
+    result = {"operationId": "a", "status": "success", "seq": 5}
+    payload = {"received": True, "seq": 5, "results": [result]}
+    (payload if where == "payload" else result)["duplicate"] = True
+    witness.received(frame("ACK", "m", **payload))
+    applied = only(history, Applied)
+    assert isinstance(applied, Applied)
+    assert applied.duplicate
 
 
 def test_a_refused_atomic_batch_is_not_applied(history: History, witness: Witness) -> None:

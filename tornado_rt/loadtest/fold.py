@@ -11,7 +11,7 @@ from typing import Any
 
 from tornado_rt.loadtest.events import Conflicted, Finished, Synced
 from tornado_rt.loadtest.ledger import Entry, Log, Operation
-from tornado_rt.loadtest.model import Dashboard, DocumentName, Edit, Touch, canonical
+from tornado_rt.loadtest.model import Dashboard, Document, DocumentName, Edit, Touch, canonical
 
 __all__ = ["Fold"]
 
@@ -77,23 +77,33 @@ class Fold:
     # -- edits -----------------------------------------------------------------------------------------------------------
 
     def _stale(self, entry: Entry, operation: Operation, part: Dashboard) -> Iterator[tuple[str, str]]:
-        for edit in operation.edits:
+        own: set[tuple[DocumentName, str | None]] = set()  # what earlier edits of the same batch have written
+        for edit, written in zip(operation.edits, entry.edits, strict=False):
             base = operation.base_of(edit, self._log.epoch)
             document = part.documents.get(edit.name)
-            if base is None or document is None:
-                continue
-            if document.at(part.seq) is None:
-                if not edit.delete and document.versions[-1] > base and len(operation.edits) == 1:
-                    sentence = f"{operation}, based on {base}, brought {edit.name} back at seq {entry.seq}"
-                    yield "stale", f"{sentence}, which had been deleted at seq {document.versions[-1]}"
-                continue
-            for name, touch in document.last_touches(part.seq):
-                if _overwrites(edit, name, touch, base) and _is_other(touch, operation):
-                    sentence = f"{operation}, based on {base}, overwrote at seq {entry.seq} field {name!r} of {edit.name}"
-                    yield "stale", f"{sentence}, which {touch.user!r} had set to {touch.value} at seq {touch.seq}"
+            if base is not None and document is not None and (edit.name, None) not in own:
+                for what in self._overwritten(operation, written, document, base, own):
+                    yield "stale", f"{operation}, based on {base}, {what}; it stands at seq {entry.seq}"
+            own.update((edit.name, field) for field in (*edit.data, *edit.unset))
+            if edit.replace or edit.delete:
+                own.add((edit.name, None))
         for answer in operation.applied:
             if answer.seq == entry.seq:
                 yield from self._merged(operation, answer.merged, entry, part)
+
+    def _overwritten(
+        self, operation: Operation, edit: Edit, document: Document, base: int, own: set[tuple[DocumentName, str | None]]
+    ) -> Iterator[str]:
+        """What a stale edit did away with, though others had changed it since."""
+        now = document.versions[-1]
+        if document.at(now) is None:
+            if now > base and not edit.delete and not any(name == edit.name for name, _ in own):
+                yield f"brought {edit.name} back, which had been deleted at seq {now}"
+            return
+        for name, touch in document.last_touches(now):
+            foreign = not touch.is_idle and (edit.name, name) not in own and _is_other(touch, operation)
+            if foreign and _overwrites(edit, name, touch, base):
+                yield f"overwrote {name!r} of {edit.name}, which {touch.user!r} had set to {touch.value} at seq {touch.seq}"
 
     def _merged(self, operation: Operation, merged: list[str], entry: Entry, part: Dashboard) -> Iterator[tuple[str, str]]:
         """``merged`` in an ACK names fields that others changed since, and none that the operation touched."""
@@ -117,7 +127,7 @@ class Fold:
         """What is wrong about a conflict: it shows what never was, or there was no reason for it."""
         edits = operation.edits
         part = self._part(conflict.current_version)
-        if not conflict.current_version or part is None or len(edits) != 1:
+        if not conflict.current_version or part is None or len(edits) != 1 or edits[0].opaque:
             return
         edit = edits[0]
         fields = part.at(conflict.current_version, edit.name)
@@ -129,16 +139,21 @@ class Fold:
             if conflict.remote is not None and shown != fields.get(name):
                 sentence = f"the conflict of {operation} shows {name!r} of {edit.name} as {shown}"
                 yield "view", f"{sentence}, but at seq {conflict.current_version} it was {fields.get(name)}"
-        base = operation.base_of(edit, self._log.epoch)
-        touches = dict(part.documents[edit.name].last_touches(conflict.current_version))
-        for name, touch in touches.items():
-            unknown = touch.user is None or touch.device is None or not operation.device
-            if _overwrites(edit, name, touch, base or 0) and (unknown or _is_other(touch, operation)):
-                return
-        yield (
-            "needless",
-            f"{operation}, based on {base}, was answered with a conflict over {conflict.fields}, but nobody else set them",
-        )
+        if not self._is_reasonable(edit, operation, part, conflict.current_version):
+            sentence = f"{operation}, based on {edit.base}, was answered with a conflict over {conflict.fields}"
+            yield "needless", f"{sentence}, but nobody else set them"
+
+    def _is_reasonable(self, edit: Edit, operation: Operation, part: Dashboard, seq: int) -> bool:
+        """Whether another device had changed at ``seq`` what the edit touches, or may have."""
+        base = operation.base_of(edit, self._log.epoch) or 0
+        document = part.documents[edit.name]
+        if document.died_after(base, seq) or (edit.delete and document.author_at(seq) != operation.user):
+            return True
+        for name, touch in document.last_touches(seq):
+            may_be_other = touch.user is None or touch.device is None or not operation.device or _is_other(touch, operation)
+            if may_be_other and _overwrites(edit, name, touch, base):
+                return True
+        return False
 
     # -- documents that were handed out ----------------------------------------------------------------------------------
 
@@ -187,16 +202,18 @@ class Fold:
 
 def _overwrites(edit: Edit, name: str, touch: Touch, base: int) -> bool:
     """Whether the edit changes what was set after its base."""
-    if touch.seq <= base or touch.by_delete:
+    if touch.seq <= base:
         return False
-    touched = edit.delete or edit.replace or name in edit.data or name in edit.unset
-    return touched and (edit.delete or touch.value != edit.data.get(name))
+    if edit.delete:
+        return not touch.by_delete  # what another deletion took away, this one takes from nobody
+    touched = edit.replace or name in edit.data or name in edit.unset
+    return touched and touch.value != edit.data.get(name)
 
 
 def _is_other(touch: Touch, operation: Operation) -> bool:
-    """Whether the field was certainly set by another user, or by the same one on another device."""
-    if touch.user is None:
-        return False
+    """Whether the field was certainly set by another user, or by the same one on another device. Own deletions count too."""
+    if touch.user is None or touch.by_delete:
+        return touch.by_delete
     devices_differ = bool(touch.device and operation.device and touch.device != operation.device)
     return touch.user != operation.user or devices_differ
 

@@ -167,6 +167,8 @@ class _Judge:
             say("verdict", dashboard, f"{operation} was judged {len(fresh)} times: {len(fresh)} verdicts are no duplicates")
         for answer in operation.answers[operation.answers_before :]:
             fresh_seq = answer.seq if isinstance(answer, Applied) and not answer.duplicate else 0
+            if operation.payload.get("resolution") == "remote":
+                continue  # nothing was written: its seq is that of what was kept
             if self.one_clock and 0 < fresh_seq <= operation.shown_before and applied[0].epoch == operation.epoch:
                 sentence = f"{operation} was repeated when seq {fresh_seq}, its own, was known, but its ACK is no duplicate"
                 say("verdict", dashboard, sentence)
@@ -175,7 +177,7 @@ class _Judge:
 
     def _place(self, operation: Operation, answer: Applied) -> None:
         if operation.payload.get("resolution") == "remote":
-            return  # nothing was written: its seq is that of what was kept
+            return
         if not answer.seq:
             if operation.type != "CONFLICT_RESOLVED":
                 self.say("misplaced", operation.dashboard, f"{operation} was acknowledged without a seq")

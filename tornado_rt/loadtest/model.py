@@ -112,13 +112,17 @@ def text_of(edits: list[Edit]) -> str:
 
 @dataclass(slots=True)
 class Touch:
-    """A field was set (``value`` is canonical text) or removed (None) at ``seq``. ``user`` is None where nobody knows."""
+    """A field was set (``value`` is canonical text) or removed (None) at ``seq``. ``user`` is None where nobody knows.
+
+    ``is_idle`` marks an ``unset`` of what was not there: a server may remember that as a change, or not.
+    """
 
     seq: int
     value: str | None
     user: str | None
     device: str | None
     by_delete: bool = False
+    is_idle: bool = False
 
 
 @dataclass(slots=True)
@@ -150,6 +154,11 @@ class Document:
     def author_at(self, seq: int) -> str | None:
         place = bisect_right(self.versions, seq) - 1
         return self.authors[place] if place >= 0 else None
+
+    def died_after(self, base: int, until: int) -> bool:
+        """Whether it was deleted in ``base < seq <= until``, be it alive again or not."""
+        first, last = bisect_right(self.versions, base), bisect_right(self.versions, until)
+        return not all(self.alive[first:last])
 
     def last_touches(self, seq: int) -> Iterator[tuple[str, Touch]]:
         """The last touch of every field that it has or had at ``seq``."""
@@ -197,8 +206,9 @@ class Dashboard:
             for name, value in written.items():
                 if edit.delete and name not in present:
                     continue
-                touch = Touch(seq, value, user, device, by_delete=edit.delete)
-                document.touches.setdefault(name, []).append(touch)
+                touches = document.touches.setdefault(name, [])
+                is_idle = value is None and (not touches or touches[-1].value is None)
+                touches.append(Touch(seq, value, user, device, edit.delete, is_idle))
             document.versions.append(seq)
             document.alive.append(not edit.delete)
             document.authors.append(user)

@@ -186,8 +186,10 @@ class Witness:
             for op in ops:  # an atomic batch, refused as a whole: a repetition would be judged anew
                 self._refuse(op, {"code": "BATCH_ABORTED"}, "socket")
         elif not verdicts:
+            parts = payload.get("results", ())
+            repeated = bool(parts) and all(result.get("duplicate") for result in parts)
             for op in ops:
-                self._apply(op, payload, "socket", self.epoch)
+                self._apply(op, {"duplicate": repeated, **payload}, "socket", self.epoch)
 
     def _result(self, result: Mapping[str, Any], via: str, epoch: str) -> None:
         op = result["operationId"]
