@@ -192,9 +192,9 @@ class Room:
             await self._process(self.in_flight)
             self.in_flight = []
             self._release()
+        self._task = None
 
     def _worked(self, task: asyncio.Task[None]) -> None:
-        self._task = None
         if not task.cancelled() and (error := task.exception()) is not None:
             self.hall.on_fault(self, error)
 
@@ -481,7 +481,7 @@ def _keys(item: Item) -> tuple[str, ...]:
     ids = [request.id]
     if isinstance(request, Batch):
         ids += [each.id for each in request.operations]
-    return tuple([f"{request.author.user}\x1f{id_}" for id_ in ids if id_ is not None])
+    return tuple([f"{request.author.user}\x1e{id_}" for id_ in ids if id_ is not None])
 
 
 def _writes(applied: Applied) -> tuple[str, ...]:
