@@ -12,14 +12,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from tornado.httpserver import HTTPServer
+from tornado.httputil import HTTPServerRequest
 from tornado.ioloop import IOLoop
 from tornado.iostream import IOStream, SSLIOStream
 from tornado.util import _websocket_mask
 from tornado.web import Application
 from tornado.websocket import WebSocketHandler
 
-from tornado_rt.wire import FrameLoop, Outbox, check_handshake, encode_frame
+from tornado_rt.wire import Entrance, FrameLoop, Outbox, check_handshake, encode_frame
 
 MASK = b"\x37\xfa\x21\x3d"  # the one of RFC 6455 section 5.7
 
@@ -66,34 +66,23 @@ class RawClient:
         self.stream.close()
 
 
-class Recorder(WebSocketHandler):
-    """The server's end: keeps what it was given. ``answer`` is called with each text message."""
+class Recorder:
+    """The server's end: keeps what it was given. ``harness.answer`` is called with each text message."""
 
     heard = False
+    outbox: Outbox
+    frame_loop: FrameLoop
 
-    def initialize(self, harness: Harness) -> None:
+    def begin(self, harness: Harness) -> None:
         self.harness = harness
+        harness.made.append(self)
         self.frames: list[bytes] = []
         self.binaries: list[bytes] = []
         self.faults: list[Exception] = []
         self.closed: asyncio.Future[tuple[int | None, str | None]] = asyncio.get_running_loop().create_future()
 
-    def get_websocket_protocol(self) -> FrameLoop:
-        self.frame_loop = FrameLoop(self, **self.harness.options)
-        return self.frame_loop
-
-    def prepare(self) -> None:
-        if bad := check_handshake(self.request):
-            self.set_status(bad.status)
-            for name, value in bad.headers:
-                self.set_header(name, value)
-            self.finish(bad.sentence)
-
-    def select_subprotocol(self, subprotocols: list[str]) -> str | None:
-        return subprotocols[0] if subprotocols else None
-
     async def open(self) -> None:
-        self.outbox: Outbox = self.frame_loop.outbox
+        self.outbox = self.frame_loop.outbox
         self.harness.handlers.append(self)
         if self.harness.on_open is not None:
             await self.harness.on_open(self)
@@ -109,20 +98,64 @@ class Recorder(WebSocketHandler):
     def on_fault(self, fault: Exception) -> None:
         self.faults.append(fault)
 
+
+class Ordinary(Recorder, WebSocketHandler):
+    """A recorder that came in by Tornado's way."""
+
+    def initialize(self, harness: Harness) -> None:
+        self.begin(harness)
+
+    async def prepare(self) -> None:
+        if bad := check_handshake(self.request):
+            self.set_status(bad.status)
+            for name, value in bad.headers:
+                self.set_header(name, value)
+            self.finish(bad.sentence)
+        elif self.harness.on_request is not None:
+            await self.harness.on_request(self.request)
+
+    def check_origin(self, origin: str) -> bool:
+        return True
+
+    def get_websocket_protocol(self) -> FrameLoop:
+        self.frame_loop = FrameLoop(self, **self.harness.options)
+        return self.frame_loop
+
+    def select_subprotocol(self, subprotocols: list[str]) -> str | None:
+        return subprotocols[0] if subprotocols else None
+
     def on_close(self) -> None:
         self.closed.set_result((self.close_code, self.close_reason))
 
 
+class Short(Recorder):
+    """A recorder that came in by the short way."""
+
+    def __init__(self, harness: Harness) -> None:
+        self.begin(harness)
+        self.frame_loop = FrameLoop(self, **harness.options)
+
+    def close(self, code: int, reason: str) -> None:
+        self.frame_loop.close(code, reason)
+
+    def on_ws_connection_close(self, close_code: int | None = None, close_reason: str | None = None) -> None:
+        self.closed.set_result((close_code, close_reason))
+
+
 @dataclass
 class Harness:
-    """One listening server. Options, ``answer`` and ``on_open`` may be set before a client connects."""
+    """One listening server, with both ways in. What is set here before a client connects holds for it."""
 
     options: dict[str, Any] = field(default_factory=dict)
     answer: Callable[[Recorder, bytes], object] | None = None
     on_open: Callable[[Recorder], Coroutine[Any, Any, None]] | None = None
-    handlers: list[Recorder] = field(default_factory=list)
+    on_request: Callable[[HTTPServerRequest], Coroutine[Any, Any, None]] | None = None
+    short_way: bool = True
+    xheaders: bool = False
+    handlers: list[Recorder] = field(default_factory=list)  # those that were opened
+    made: list[Recorder] = field(default_factory=list)
     clients: list[RawClient] = field(default_factory=list)
-    server: HTTPServer = field(init=False)
+    server: Entrance = field(init=False)
     client_tls: ssl.SSLContext | None = None
 
     @property
@@ -158,8 +191,19 @@ class Harness:
             f"Sec-WebSocket-Key: {key}\nSec-WebSocket-Version: {version}\n{extra}\n"
         )
 
+    async def admit(self, request: HTTPServerRequest) -> FrameLoop | None:
+        if not self.short_way:
+            return None
+        if self.on_request is not None:
+            await self.on_request(request)
+        loop = Short(self).frame_loop
+        loop.selected_subprotocol = request.headers.get("Sec-WebSocket-Protocol", "").partition(",")[0] or None
+        return loop
+
     def start(self, server_tls: ssl.SSLContext | None = None) -> None:
-        self.server = HTTPServer(Application([("/", Recorder, {"harness": self})]), ssl_options=server_tls)
+        application = Application([("/", Ordinary, {"harness": self})])
+        self.server = Entrance(application, ssl_options=server_tls, xheaders=self.xheaders)
+        self.server.expect("/", self.admit)
         self.server.listen(0, "127.0.0.1")
 
     def stop(self) -> None:
@@ -170,16 +214,17 @@ class Harness:
             client.stream.close()
 
 
-@pytest.fixture
-def harness(io_loop: IOLoop) -> Iterator[Harness]:
-    """A server on a free port of 127.0.0.1."""
-    harness = Harness()
+@pytest.fixture(params=["ordinary", "short"])
+def harness(request: pytest.FixtureRequest, io_loop: IOLoop) -> Iterator[Harness]:
+    """A server on a free port of 127.0.0.1, once for each way in."""
+    harness = Harness(short_way=request.param == "short")
 
     async def start() -> None:
         harness.start()
 
     async def stop() -> None:
         harness.stop()
+        await harness.server.close_all_connections()
         await io_loop.run_in_executor(None, int)  # the ends that were scheduled come before this returns
 
     io_loop.run_sync(start)

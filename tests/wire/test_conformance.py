@@ -12,9 +12,11 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from tornado.httpserver import HTTPServer
+from tornado.httpserver import HTTPServer, _HTTPRequestContext
+from tornado.httputil import HTTPServerRequest
 from tornado.ioloop import IOLoop
 from tornado.iostream import IOStream
+from tornado.tcpserver import TCPServer
 from tornado.util import _websocket_mask
 from tornado.web import Application
 from tornado.websocket import WebSocketHandler, WebSocketProtocol13, _WebSocketParams
@@ -84,6 +86,10 @@ def test_the_names_inside_tornado_are_what_the_frame_loop_expects() -> None:
     assert parameters(WebSocketHandler.on_ws_connection_close) == ["self", "close_code", "close_reason"]
     assert parameters(WebSocketHandler.detach) == ["self"]
     assert _WebSocketParams().compression_options is None
+    assert parameters(TCPServer._handle_connection) == ["self", "connection", "address"]
+    assert parameters(_HTTPRequestContext.__init__) == ["self", "stream", "address", "protocol", "trusted_downstream"]
+    assert parameters(_HTTPRequestContext._apply_xheaders) == ["self", "headers"]
+    assert {"headers", "connection", "start_line"} <= set(parameters(HTTPServerRequest.__init__))
     assert _websocket_mask(b"\x01\x02\x03\x04", b"abcde") == bytes(
         a ^ b for a, b in zip(b"abcde", b"\x01\x02\x03\x04\x01", strict=True)
     )
@@ -102,11 +108,9 @@ async def test_a_stream_can_be_taken_over(io_loop: IOLoop) -> None:
         stream.read_bytes(100)  # makes the stream listen, as one that served a request does
         assert stream._state is not None
         stream._read_future = None
-        assert take_over(stream) == b"early bytes"
+        assert take_over(stream) == (ours, b"early bytes")
         assert stream._state is None
         assert stream._read_buffer_size == len(stream._read_buffer) == 0
         assert ours.fileno() not in io_loop.handlers  # type: ignore[attr-defined]
         io_loop.selector_loop.add_reader(ours.fileno(), print)  # type: ignore[attr-defined]
         io_loop.selector_loop.remove_reader(ours.fileno())  # type: ignore[attr-defined]
-        stream.close()
-        assert stream.closed()

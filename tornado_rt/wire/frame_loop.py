@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final, Protocol
 
 from tornado.concurrent import Future
-from tornado.iostream import IOStream, StreamClosedError
+from tornado.ioloop import IOLoop
+from tornado.iostream import StreamClosedError
 from tornado.websocket import WebSocketHandler, WebSocketProtocol13, _WebSocketParams
 
 from tornado_rt.errors import Close
@@ -27,11 +29,14 @@ class FrameHandler(Protocol):
     heard: bool
     """Set to True by every frame that shows a living peer; the heartbeat sweep sets it back."""
 
+    def open(self, *args: str, **kwargs: str) -> Awaitable[None] | None:
+        """The handshake is done and the outbox is there; no message comes before this is done."""
+
     def on_frame(self, raw: bytes, /) -> None:
         """A text message: valid UTF-8, no longer than ``max_message_bytes``. It should not raise: that ends in 1011."""
 
     def on_ws_connection_close(self, close_code: int | None = None, close_reason: str | None = None) -> None:
-        """The socket is gone, once; the code and reason are the peer's, None if it said none."""
+        """The socket is gone, once (before ``open``, even); the code and reason are the peer's, None if it said none."""
 
 
 class FrameLoop(WebSocketProtocol13):
@@ -55,6 +60,7 @@ class FrameLoop(WebSocketProtocol13):
         "outbox",
     )
 
+    handler: FrameHandler  # type: ignore[assignment]
     outbox: Outbox
 
     def __init__(
@@ -66,7 +72,7 @@ class FrameLoop(WebSocketProtocol13):
         accept_binary: bool = False,
     ) -> None:
         """``max_control_frames`` is what a peer may send in ten seconds (0: no limit)."""
-        super().__init__(handler, False, _PARAMS)  # type: ignore[arg-type]
+        super().__init__(handler, False, _PARAMS)  # type: ignore[arg-type] # of Tornado's delegate nothing else is called
         self._on_frame = handler.on_frame
         self._reader = FrameReader(max_message_bytes, accept_binary)
         self._max_control_frames = max_control_frames
@@ -93,32 +99,38 @@ class FrameLoop(WebSocketProtocol13):
         try:
             if stream.writing():
                 await sent
-            early = self.attach(stream)
-        except (StreamClosedError, OSError):
+            if stream.closed():
+                raise StreamClosedError()
+            sock, early = take_over(stream)
+            self.attach(sock)
+        except OSError:  # StreamClosedError is one
             stream.close()
             handler.on_ws_connection_close()
             return
+        await self.open(early, *handler.open_args, **handler.open_kwargs)
+
+    def attach(self, sock: socket.socket) -> None:
+        """Take a socket, past its handshakes, and make the outbox. Raises ``OSError`` if the peer is gone already."""
+        self._receive: Callable[[int], bytes] = sock.recv
+        self._tls_pending = sock.pending if isinstance(sock, ssl.SSLSocket) else None
+        self.outbox = Outbox(sock, IOLoop.current().selector_loop)  # type: ignore[attr-defined]
+        self.outbox.on_closed = self._on_closed
+        self.outbox.on_free = self._on_free
+
+    async def open(self, early: bytes = b"", *args: str, **kwargs: str) -> None:
+        """Open the handler, then begin to read, with the bytes that came ``early``, right behind the handshake."""
+        handler = self.handler
+        if self.outbox.closed:
+            return
         try:
-            opened = handler.open(*handler.open_args, **handler.open_kwargs)
+            opened = handler.open(*args, **kwargs)
             if opened is not None:
                 await opened
         except Exception as fault:
-            self._report(fault)
-        self.start(early)
-
-    def attach(self, stream: IOStream) -> bytes:
-        """Take the stream over and make the outbox; return what the stream had read beyond the handshake, for ``start``."""
-        early = take_over(stream)
-        self.stream = stream
-        self._receive: Callable[[int], bytes] = stream.socket.recv
-        self._tls_pending = stream.socket.pending if isinstance(stream.socket, ssl.SSLSocket) else None
-        self.outbox = Outbox(stream)
-        self.outbox.on_closed = self._on_closed
-        self.outbox.on_free = self._on_free
-        return early
-
-    def start(self, early: bytes = b"") -> None:
-        """Begin to read, with the bytes that came ``early``."""
+            self._report(handler, fault)
+        except BaseException:
+            self.outbox.abort()
+            raise
         if not self.outbox.closed:
             self.outbox.listen(self._on_readable)
             if early:
@@ -159,12 +171,12 @@ class FrameLoop(WebSocketProtocol13):
                     self._held = [event, *waiting]
                     break
                 if event.__class__ is bytes:
-                    handler.heard = True  # type: ignore[attr-defined]
+                    handler.heard = True
                     on_frame(event)
                 else:
                     self._on_other(event)  # type: ignore[arg-type]
         except Exception as fault:
-            self._report(fault)
+            self._report(handler, fault)
         if self._held or outbox.barred or self._reader.more or self._reader.fault:
             self._go_on()
 
@@ -213,19 +225,19 @@ class FrameLoop(WebSocketProtocol13):
         """A binary message or a control frame (RFC 6455 section 5.5)."""
         opcode, body = frame
         if opcode == BINARY:
-            self.handler.heard = True  # type: ignore[attr-defined]
+            self.handler.heard = True
             self.handler.on_binary(body)  # type: ignore[attr-defined]
         elif opcode == CLOSE:
             self._on_close_frame(body)
         elif self._is_flood():
             self.outbox.close(Close.RATE_LIMIT_EXCEEDED.code, Close.RATE_LIMIT_EXCEEDED.reason)
         elif opcode == PING:
-            self.handler.heard = True  # type: ignore[attr-defined]
+            self.handler.heard = True
             self.outbox.send(encode_frame(body, PONG))
         elif self.outbox.awaits_pong:
             # An unsolicited pong proves nothing: whoever sends them need not be reading.
             self.outbox.awaits_pong = False
-            self.handler.heard = True  # type: ignore[attr-defined]
+            self.handler.heard = True
 
     def _is_flood(self) -> bool:
         """Count a control frame; True if it is one too many for ten seconds."""
@@ -249,17 +261,19 @@ class FrameLoop(WebSocketProtocol13):
         if not self.outbox.behind:
             self.outbox.abort()
 
-    def _report(self, fault: Exception) -> None:
+    def _report(self, handler: FrameHandler, fault: Exception) -> None:
         """The handler raised: its connection ends, the others do not."""
         self.outbox.close(Close.SERVER_FAULT.code, Close.SERVER_FAULT.reason)
-        on_fault = getattr(self.handler, "on_fault", None)
+        on_fault = getattr(handler, "on_fault", None)
         if on_fault is not None:
             on_fault(fault)
 
     def _on_closed(self) -> None:
         self.client_terminated = self.server_terminated = True
         self._held = []
-        self.handler.on_ws_connection_close(self.close_code, self.close_reason)
+        handler = self.handler
+        del self._on_frame, self.handler  # it most likely knows us: no work for the garbage collector
+        handler.on_ws_connection_close(self.close_code, self.close_reason)
 
     # What WebSocketHandler calls
 
@@ -273,7 +287,9 @@ class FrameLoop(WebSocketProtocol13):
         return self.outbox.closing or self.outbox.closed
 
     def _abort(self) -> None:
-        self.outbox.abort()
+        outbox: Outbox | None = getattr(self, "outbox", None)
+        if outbox is not None:  # else the peer was gone before its handshake was answered
+            outbox.abort()
 
     def _write_frame(self, fin: bool, opcode: int, data: bytes, flags: int = 0) -> Future[None]:
         """For ``WebSocketHandler.write_message`` and ``ping``: by way of the outbox, like everything."""

@@ -25,11 +25,11 @@ WOULD_BLOCK: Final = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteErr
 _TCP_NOTSENT_LOWAT: Final[int | None] = getattr(socket, "TCP_NOTSENT_LOWAT", None)
 
 
-def take_over(stream: IOStream) -> bytes:
-    """Take the socket from its stream; return the bytes that the stream has read already.
+def take_over(stream: IOStream) -> tuple[socket.socket, bytes]:
+    """Take the socket from its stream, which must not be writing; return it, and the bytes that the stream has read already.
 
-    From here on the stream serves to close the socket only: its futures and its event mask cost more than the frames do. It
-    must not be writing. Leans on ``_state``, ``_read_buffer`` and ``_read_buffer_size`` (tests/wire/test_conformance.py).
+    The stream is not to be used any more: its futures and its event mask cost more than the frames do. Leans on ``_state``,
+    ``_read_buffer`` and ``_read_buffer_size`` (tests/wire/test_conformance.py).
     """
     if stream._state is not None:
         stream.io_loop.remove_handler(stream.fileno())
@@ -37,16 +37,16 @@ def take_over(stream: IOStream) -> bytes:
     early = bytes(stream._read_buffer)
     stream._read_buffer.clear()
     stream._read_buffer_size = 0
-    return early
+    return stream.socket, early
 
 
 class Outbox:
     """Frames for one socket. A socket that does not take everything at once is *behind*: the caller should send no more and
     bring its reader up to date when ``on_drained`` is called.
 
-    The stream's socket must have been handed over (:func:`take_over`). To be used from the event loop's thread only. Nothing
-    here raises because a peer is gone: the outbox is then ``closed``, ``send`` answers False and ``on_closed`` is called, once,
-    from the event loop, never from inside ``send``.
+    The socket, plain or TLS, belongs to the outbox, non-blocking and past its handshakes; ``loop`` is one with ``add_reader``.
+    To be used from the loop's thread only. Nothing here raises because a peer is gone: the outbox is then ``closed``, ``send``
+    answers False and ``on_closed`` is called, once, from the loop, never from inside ``send``.
     """
 
     __slots__ = (
@@ -65,16 +65,15 @@ class Outbox:
         "on_drained",
         "on_free",
         "progress",
-        "stream",
+        "socket",
     )
 
-    def __init__(self, stream: IOStream) -> None:
-        sock = stream.socket
+    def __init__(self, sock: socket.socket, loop: asyncio.AbstractEventLoop) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if _TCP_NOTSENT_LOWAT is not None:
             # What nobody has read yet waits here, where it can still be merged, and not as megabytes in the kernel.
             sock.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, NOTSENT_LOWAT_BYTES)
-        self.stream = stream
+        self.socket = sock
         self.behind = False  # the socket was full; `buffered_bytes` wait for it
         self.closing = False  # our close frame is on its way: nothing may follow it
         self.closed = False  # the socket is gone
@@ -87,7 +86,7 @@ class Outbox:
         self.on_free: Callable[[], None] | None = None  # the frame loop's own, after `on_drained`
         self._write: Callable[[bytes | memoryview], int] = sock.send
         self._fd = sock.fileno()
-        self._loop: asyncio.AbstractEventLoop = stream.io_loop.selector_loop  # type: ignore[attr-defined]
+        self._loop = loop
         self._backlog: list[memoryview] = []
         self._closing_timer: asyncio.TimerHandle | None = None
 
@@ -135,7 +134,7 @@ class Outbox:
             self._closing_timer = None
         self._loop.remove_reader(self._fd)
         self._loop.remove_writer(self._fd)
-        self.stream.close()
+        self.socket.close()
         # Whoever sends to many members must not see the list of them change meanwhile.
         self._loop.call_soon(self._tell_closed)
 
@@ -143,7 +142,7 @@ class Outbox:
         """End our half of the connection, after a close frame that needs no answer; the peer's end of file does the rest."""
         if not self.behind and not self.closed:
             with contextlib.suppress(OSError):
-                self.stream.socket.shutdown(socket.SHUT_WR)
+                self.socket.shutdown(socket.SHUT_WR)
 
     def listen(self, on_readable: Callable[[], None] | None) -> None:
         """Call this whenever the socket can be read, or has ended; None: don't."""
