@@ -26,7 +26,8 @@ def record(applied: Applied) -> bytes:
     """The record of something that was done."""
     request = applied.request
     if isinstance(request, Batch):
-        head = b",".join([_key(each) for each in request.operations if each.id is not None])
+        # What the batch left out, since it was applied before, has a record that answers for it.
+        head = b",".join([_key(each) for each in applied.changes if each.id is not None])
         extra = b',"b":[%b]' % _key(request) if request.id is not None else b""
     else:
         head = _key(request) if request.id is not None else b""
