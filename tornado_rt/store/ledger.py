@@ -53,9 +53,9 @@ class Ledger:
 
     ``seq`` is the last one given, ``state_seq`` the snapshot's, ``cut_seq`` the last one whose row is gone. Of row ``i``,
     ``numbers[i]`` is its number in the store, ``lasts[i]`` the dashboard's seq after it, ``totals[i]`` how many operations there
-    had been with it (counted by their keys), ``times[i]`` when it was written. ``recent`` and ``older`` map operation keys to row
-    numbers, in two generations, so that old ones go without being looked for; ``is_warm`` says that they know every key that
-    counts, otherwise those of rows up to number ``forgotten`` are missing.
+    had been with it, ``times[i]`` when it was written. ``recent`` and ``older`` map operation keys to row numbers, in two
+    generations, so that old ones go without being looked for; ``is_warm`` says that they know every key that counts, otherwise
+    those of rows up to number ``forgotten`` are missing.
     """
 
     seq: int = 0
@@ -72,7 +72,7 @@ class Ledger:
     forgotten: int = 0
 
     def append(self, number: int, numbered: int, operations: int, at: float) -> None:
-        """Take in a row of ``numbered`` records with a seq, which answers for ``operations``."""
+        """Take in a row with ``numbered`` seqs that answers for ``operations`` (by its keys; by its records where they have none)."""
         self.seq += numbered
         self.total += operations
         self.numbers.append(number)
@@ -186,7 +186,8 @@ def judge(
 ) -> Contents | Stale | Duplicate | None:
     """Why these records must not be appended, or else what the caller has missed: None if nothing.
 
-    A document that was written after ``seen`` to a version above the one that was read makes the decisions stale.
+    A document that was written after ``seen`` to a version above the one that was read makes the decisions stale. Who does not
+    say what was read (where nobody else writes, there is no need to) may have read anything.
     """
     ledger = log.ledger
     contents = missed(log, epoch, seen) if seen < ledger.seq else None
@@ -198,7 +199,7 @@ def judge(
                 verdicts[index] = _verdict(log.row(number), key)
     if verdicts:
         return Duplicate(verdicts, contents)
-    if contents is not None and _is_stale(log, seen, reads):
+    if contents is not None and records and _is_stale(log, seen, reads):
         return Stale(contents)
     return contents
 
@@ -209,8 +210,8 @@ def _verdict(row: Row, key: str) -> Logged:
 
 def _is_stale(log: Log, seen: int, reads: Mapping[str, int]) -> bool:
     start = log.ledger.start_of(seen)
-    if start is None:
-        return bool(reads)  # the log is cut: nobody can say which documents changed
+    if start is None or not reads:
+        return True  # where the log is cut, nobody can say which documents changed
     for row in log.rows(start):
         seq = row.first_seq
         for record in row.records:

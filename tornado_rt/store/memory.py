@@ -44,6 +44,7 @@ class _Shared:
         self.logs: dict[str, _Log] = {}
         self.followers = Followers()
         self.last_number = 0
+        self.has_peers = False
 
 
 class MemoryStore:
@@ -65,7 +66,12 @@ class MemoryStore:
         """Another process's view of the same memory."""
         peer = MemoryStore(self._shared.epoch, self._clock)
         peer._shared = self._shared
+        self._shared.has_peers = True
         return peer
+
+    @property
+    def is_shared(self) -> bool:
+        return self._shared.has_peers
 
     def lose(self, epoch: str) -> None:
         """Forget every log, as a server without a disk does when it restarts; followers hear of the new epoch."""
@@ -124,7 +130,7 @@ class MemoryStore:
         shared = self._shared
         records = row.records
         numbered = sum([record.numbered for record in records])
-        log.ledger.append(row.number, numbered, len(keys), row.at)
+        log.ledger.append(row.number, numbered, max(len(keys), len(records)), row.at)
         log.ledger.remember(row.number, keys)
         log.kept.append(row)
         shared.last_number = row.number

@@ -28,7 +28,7 @@ def encode(records: Sequence[Record]) -> bytes:
         raise InvalidMessage("An operation's id or the name of what it changes is not valid text.") from error
     count = len(records)
     between = sum([max(len(record.keys) - 1, 0) + max(len(record.writes) - 1, 0) for record in records])
-    if (row.count(b"\n"), head.count(_GROUP), head.count(_UNIT)) != (2 * count - 1, count, between):
+    if (row.count(b"\n"), head.count(_GROUP), head.count(_UNIT)) != (max(2 * count - 1, 0), count, between):
         raise InvalidMessage("An operation's id, text or the name of what it changes holds a separator.")
     return row
 

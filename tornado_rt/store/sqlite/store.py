@@ -43,6 +43,7 @@ class SqliteStore:
     """
 
     durability: Durability = "disk"
+    is_shared = False  # the lock file sees to it
 
     def __init__(
         self,
@@ -161,10 +162,14 @@ class SqliteStore:
         # Taken together here, where the records are still in the processor's cache.
         keys = [key for record in records for key in record.keys]
         numbered = sum([record.numbered for record in records])
-        return Commit(dashboard_id, seen, reads, records, keys, numbered, encode(records), self._loop.create_future())
+        operations = max(len(keys), len(records))
+        row = encode(records)
+        return Commit(dashboard_id, seen, reads, records, keys, numbered, operations, row, self._loop.create_future())
 
     async def snapshot(self, dashboard_id: str, seq: int, state: bytes) -> None:
         self._check()
+        if dashboard_id not in self._index.ledgers:
+            return
         snapshot = Snapshot(dashboard_id, seq, state, self._loop.create_future())
         self._inbox.put(snapshot)
         await snapshot.future
@@ -214,11 +219,7 @@ class SqliteStore:
     @staticmethod
     def _on_snapshots(snapshots: Sequence[Snapshot]) -> None:
         for snapshot in snapshots:
-            if snapshot.future.done():
-                continue
-            if snapshot.failure is not None:
-                snapshot.future.set_exception(snapshot.failure)
-            else:
+            if not snapshot.future.done():
                 snapshot.future.set_result(None)
 
     def _on_keys(self, dashboard_id: str, keys: dict[str, int], newest: int) -> None:

@@ -25,6 +25,7 @@ class Commit:
     records: Sequence[Record]
     keys: list[str]
     numbered: int
+    operations: int
     row: bytes
     future: asyncio.Future[Outcome]
     outcome: Outcome | Unavailable | None = None
@@ -33,13 +34,12 @@ class Commit:
 
 @dataclass(slots=True, eq=False)
 class Snapshot:
-    """A state to keep. The thread sets ``failure``, the loop ``future``."""
+    """A state to keep, if that can be done."""
 
     dashboard_id: str
     seq: int
     state: bytes
     future: asyncio.Future[None]
-    failure: Unavailable | None = None
 
 
 @dataclass(slots=True, eq=False)

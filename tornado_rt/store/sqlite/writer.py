@@ -39,7 +39,8 @@ _KEEP = "INSERT OR REPLACE INTO snapshots VALUES (?, ?, ?, ?)"
 class Answers:
     """Where the thread's answers go: functions that are called on the loop.
 
-    ``commits`` and ``snapshots`` get what has its outcome, ``fatal`` a sentence, once, when nothing will be written any more.
+    ``commits`` gets what has its outcome, ``snapshots`` what is done with, and ``fatal`` a sentence, once, when nothing will be
+    written any more.
     """
 
     loop: asyncio.AbstractEventLoop
@@ -64,7 +65,7 @@ class _Append:
             commit.dashboard_id,
             self.outcome.first_seq,
             commit.numbered,
-            len(commit.keys),
+            commit.operations,
             commit.at,
             commit.row,
         )
@@ -228,7 +229,7 @@ class Writer:
     def _adopt(self, append: _Append) -> None:
         commit = append.commit
         ledger = append.ledger
-        ledger.append(append.number, commit.numbered, len(commit.keys), commit.at)
+        ledger.append(append.number, commit.numbered, commit.operations, commit.at)
         ledger.remember(append.number, commit.keys)
         self._index.ledgers[commit.dashboard_id] = ledger
         self._index.newest = append.number
@@ -255,8 +256,6 @@ class Writer:
             states.append((dashboard_id, snapshot.seq, now, snapshot.state))
         # On a full disk the one may make the room that the other needs.
         trouble = self._connection.write(((_CUT, cuts), (_KEEP, states)), weight) if newest else None
-        for snapshot in turn:
-            snapshot.failure = _refusal(trouble) if trouble is not None else None
         if trouble is None:
             for dashboard_id, snapshot in newest.items():
                 ledger = self._index.ledgers[dashboard_id]
