@@ -4,8 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import json
 import logging
-from collections.abc import Iterator
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import pytest
 from tornado.ioloop import IOLoop
@@ -61,6 +69,78 @@ def io_loop(logged_errors: list[logging.LogRecord]) -> Iterator[IOLoop]:
 @pytest.fixture(autouse=True)
 def own_loop(io_loop: IOLoop) -> None:
     """Every test gets a loop of its own, asked for or not: a shared one would carry a time-out into the tests after it."""
+
+
+PROJECT = Path(__file__).parent.parent
+THIS_PYTHON = (sys.executable, "-m", "tornado_rt")
+
+
+@dataclass
+class ServerProcess:
+    """A `tornado-rt serve` on a free port of loopback. ``log`` grows with every line that it logs, as parsed JSON."""
+
+    process: subprocess.Popen[str]
+    port: int
+    log: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def stop(self) -> int:
+        """SIGTERM; returns the exit status."""
+        self.process.terminate()
+        return self.process.wait(timeout=20)
+
+
+StartServer = Callable[..., ServerProcess]
+
+
+def clean_environment(**settings: str) -> dict[str, str]:
+    """This process's environment without anything that the server would take for a setting, and with ``settings``."""
+    ours = ("PORT", "HOST", "HOSTNAME", "NODE_ENV", "DYNO", "REDIS_URL", "NEXT_PUBLIC_WS_URL")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("RT_") and name not in ours}
+    return {**kept, "PYTHONPATH": str(PROJECT), **settings}
+
+
+@pytest.fixture
+def start_server(tmp_path: Path) -> Iterator[StartServer]:
+    """A function that starts a real server in a process of its own and waits until it listens; ended with the test."""
+    started: list[ServerProcess] = []
+
+    def start(*options: str, command: Sequence[str] = THIS_PYTHON, env: dict[str, str] | None = None) -> ServerProcess:
+        process = subprocess.Popen(
+            [*command, "serve", "--port", "0", "--log-format", "json", *options],
+            cwd=tmp_path,
+            env=clean_environment() if env is None else env,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        server = ServerProcess(process, 0)
+        started.append(server)
+        assert process.stderr is not None
+        for line in process.stderr:
+            server.log.append(json.loads(line))
+            if server.log[-1]["event"] == "listening":
+                server.port = server.log[-1]["port"]
+                threading.Thread(target=_drain, args=(server,), daemon=True).start()
+                return server
+        raise AssertionError(f"the server ended with status {process.wait()} and said {server.log}")
+
+    yield start
+    for server in started:
+        server.process.kill()
+        server.process.wait()
+        if server.process.stderr is not None and not server.port:
+            server.process.stderr.close()
+
+
+def _drain(server: ServerProcess) -> None:
+    """Read on, so that the server never waits for a reader."""
+    assert server.process.stderr is not None
+    with server.process.stderr:
+        for line in server.process.stderr:
+            server.log.append(json.loads(line))
 
 
 def _cancel_leftovers(loop: asyncio.AbstractEventLoop) -> None:

@@ -7,11 +7,9 @@ import os
 from contextlib import closing
 from pathlib import Path
 
-from tornado_rt.app import make_gate, make_store
 from tornado_rt.cli.options import add_settings_options, read_settings, warn
 from tornado_rt.config import mask_password
 from tornado_rt.errors import StartFault
-from tornado_rt.store.sqlite.schema import check, connect_read_only
 
 __all__ = ["add_commands", "examine_file"]
 
@@ -30,6 +28,8 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(arguments: argparse.Namespace) -> int:
     """Report on settings and store. Raises ``StartFault`` with all that is wrong."""
+    from tornado_rt.app import make_gate, make_store
+
     settings, warnings = read_settings(arguments)
     warn(warnings)
     make_gate(settings)
@@ -43,6 +43,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 def examine_file(path: Path) -> str:
     """What a server would find at ``path``. Raises ``StartFault`` where it could not work with it."""
+    from tornado_rt.store.sqlite.schema import check, connect_read_only
+
     folder = path.absolute().parent
     if not folder.is_dir():
         raise StartFault(f"The folder {folder} of the store does not exist; make it, or name another with RT_STORE.")

@@ -25,13 +25,13 @@ def add_connection_options(parser: argparse.ArgumentParser) -> None:
     who.add_argument("--user-id", metavar="NAME", help="who you are, where the server trusts it; default: your login name")
     who.add_argument("--token", help="a signed token, where the server wants one")
     parser.add_argument(
-        "--timeout", type=float, default=10.0, metavar="SECONDS", help="how long to try to connect; default: %(default)g"
+        "--timeout", type=float, default=10.0, metavar="SECONDS", help="how long to wait for the server; default: %(default)g"
     )
 
 
 def client_of(arguments: argparse.Namespace) -> RealtimeClient:
     """The client that the options describe, not connected yet."""
-    from tornado_rt.client import RealtimeClient  # here, because a server's start need not load a client
+    from tornado_rt.client import RealtimeClient
 
     user_id = arguments.user_id if arguments.token or arguments.user_id else getpass.getuser()
     return RealtimeClient(
@@ -52,7 +52,8 @@ def run_client(arguments: argparse.Namespace, work: Callable[[argparse.Namespace
     except StartFault:
         raise
     except (ClientStoppedError, TimeoutError, OSError) as fault:
-        print(f"tornado-rt: no connection to {arguments.url or _own_url()}: {fault or 'it did not answer'}", file=sys.stderr)
+        reason = str(fault) or f"no answer within {arguments.timeout:g} s"
+        print(f"tornado-rt: {arguments.url or _own_url()}: {reason}", file=sys.stderr)
     except RealtimeError as fault:
         print(f"tornado-rt: {fault}", file=sys.stderr)
     return 1

@@ -5,11 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from tornado_rt.app import new_epoch
 from tornado_rt.cli.options import add_settings_options, read_settings, warn
 from tornado_rt.config import Settings, mask_password
 from tornado_rt.errors import StartFault
-from tornado_rt.store import sqlite
 
 __all__ = ["add_commands"]
 
@@ -39,6 +37,9 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run_backup(arguments: argparse.Namespace) -> int:
     """Copy, then say where and how large."""
+    from tornado_rt.app import new_epoch
+    from tornado_rt.store import sqlite
+
     source = _existing_file(arguments)
     sqlite.backup(source, arguments.path, new_epoch())
     print(f"{source} is copied to {arguments.path} ({arguments.path.stat().st_size:,} bytes)")
@@ -47,6 +48,9 @@ def run_backup(arguments: argparse.Namespace) -> int:
 
 def run_new_epoch(arguments: argparse.Namespace) -> int:
     """Mark the file, then say what follows from it."""
+    from tornado_rt.app import new_epoch
+    from tornado_rt.store import sqlite
+
     path = _existing_file(arguments)
     sqlite.new_epoch(path, new_epoch())
     print(f"{path} has a new epoch: clients that come back get the whole dashboard afresh")

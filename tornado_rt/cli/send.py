@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -67,7 +68,7 @@ def _no_number(name: str) -> Any:
 
 async def _send(arguments: argparse.Namespace) -> int:
     fields = parse_fields(arguments.fields)
-    async with client_of(arguments) as client:
+    async with asyncio.timeout(arguments.timeout), client_of(arguments) as client:
         if arguments.delete:
             result = await client.delete(arguments.id)
         elif arguments.layout:

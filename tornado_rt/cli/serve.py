@@ -5,9 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-import structlog
-
-from tornado_rt import __version__, lifecycle, log
+from tornado_rt import __version__
 from tornado_rt.cli.options import add_settings_options, read_settings, warn
 from tornado_rt.config import Settings, mask_password
 from tornado_rt.config.settings import is_address
@@ -40,6 +38,10 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(arguments: argparse.Namespace) -> int:
     """Serve until the end; returns the exit status."""
+    import structlog
+
+    from tornado_rt import lifecycle, log
+
     settings, warnings = read_settings(arguments)
     as_text = _speaks_text(settings)
     log.configure(settings.log_level, "text" if as_text else "json", secrets=_secrets(settings))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from tornado_rt.cli.connecting import add_connection_options, client_of, run_client
 
 if TYPE_CHECKING:
-    from tornado_rt.client import Change
+    from tornado_rt.client import Change, ConnectionState
 
 __all__ = ["add_commands", "describe"]
 
@@ -42,18 +43,27 @@ async def _watch(arguments: argparse.Namespace) -> int:
     left = arguments.count
     async with client_of(arguments) as client:
         changes = client.changes()
+        client.on("state", _say_state)
         print(f"dashboard {arguments.dashboard_id}: {len(client.widgets)} widgets, {len(client.layouts)} layouts", flush=True)
         for widget_id, data in sorted(client.widgets.items()):
             print(f"  {printable(widget_id)} {_fields(data)}", flush=True)
         if left == 0:
             return 0
         async for change in changes:
+            if not change.documents:
+                continue
             for line in describe(change):
                 print(line, flush=True)
             left = None if left is None else left - 1
             if left == 0:
-                break
-    return 0
+                return 0
+    print("tornado-rt: the server ended the connection for good", file=sys.stderr)
+    return 1
+
+
+def _say_state(state: ConnectionState) -> None:
+    if state.value != "DISCONNECTED":  # that is our own end
+        print(f"connection: {state.value.lower()}", file=sys.stderr)
 
 
 def describe(change: Change) -> Iterator[str]:
@@ -65,7 +75,7 @@ def describe(change: Change) -> Iterator[str]:
             yield f"{head} {_what(str(operation.get('type')), operation.get('payload', {}))}"
     elif change.type in ("SYNC_RESPONSE", "SYNC_UPDATE"):
         names = ", ".join(f"{kind} {printable(name)}" for kind, name in change.documents)
-        yield f"{head} caught up: {names or 'nothing changed'}"
+        yield f"{head} caught up: {names}"
     else:
         yield f"{head} {_what(change.type, change.payload)}"
 
@@ -84,8 +94,11 @@ def _what(kind: str, payload: dict[str, Any]) -> str:
         name += f" restored from #{payload.get('restoredFrom')}"
     elif payload.get("replace"):
         name += " replaced:"
-    removed = "".join(f" -{field}" for field in payload.get("unset") or ())
-    return f"{printable(name)} {_fields(payload.get('layout' if layout else 'data') or {})}{printable(removed)}".rstrip()
+    fields = [
+        _fields(payload.get("layout" if layout else "data") or {}),
+        *(f"-{field}" for field in payload.get("unset") or ()),
+    ]
+    return " ".join(map(printable, filter(None, [name, *fields])))
 
 
 def _fields(data: dict[str, Any]) -> str:
