@@ -118,6 +118,8 @@ def main() -> int:
         cores = Cores.of_this_machine()
         if not cores.apart:
             print("Only one core: server and load share it, so the figures are not comparable with others.", flush=True)
+        if options.quick:
+            print("A quick look: small loads and one round each, so the figures mean little.", flush=True)
         kept: dict[str, Any] = json.loads(KEPT.read_text()) if KEPT.exists() and not options.quick else {"scenarios": {}}
         kept |= {"machine": machine(), "command": "make bench"}
         for scenario in scenarios:
