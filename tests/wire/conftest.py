@@ -99,11 +99,11 @@ class Recorder:
         self.faults.append(fault)
 
 
-class Ordinary(Recorder, WebSocketHandler):
-    """A recorder that came in by Tornado's way."""
+class Door(WebSocketHandler):
+    """The ordinary way in, for a recorder that knows nothing of Tornado."""
 
     def initialize(self, harness: Harness) -> None:
-        self.begin(harness)
+        self.harness = harness
 
     async def prepare(self) -> None:
         if bad := check_handshake(self.request):
@@ -118,18 +118,28 @@ class Ordinary(Recorder, WebSocketHandler):
         return True
 
     def get_websocket_protocol(self) -> FrameLoop:
-        self.frame_loop = FrameLoop(self, **self.harness.options)
-        return self.frame_loop
+        return Guest(self.harness).frame_loop
 
     def select_subprotocol(self, subprotocols: list[str]) -> str | None:
         return subprotocols[0] if subprotocols else None
+
+
+class Ordinary(Recorder, Door):
+    """A recorder that is the door at the same time."""
+
+    def initialize(self, harness: Harness) -> None:
+        self.begin(harness)
+
+    def get_websocket_protocol(self) -> FrameLoop:
+        self.frame_loop = FrameLoop(self, **self.harness.options)
+        return self.frame_loop
 
     def on_close(self) -> None:
         self.closed.set_result((self.close_code, self.close_reason))
 
 
-class Short(Recorder):
-    """A recorder that came in by the short way."""
+class Guest(Recorder):
+    """A recorder that may have come in either way."""
 
     def __init__(self, harness: Harness) -> None:
         self.begin(harness)
@@ -151,6 +161,7 @@ class Harness:
     on_open: Callable[[Recorder], Coroutine[Any, Any, None]] | None = None
     on_request: Callable[[HTTPServerRequest], Coroutine[Any, Any, None]] | None = None
     short_way: bool = True
+    door: type[Door] = Ordinary
     xheaders: bool = False
     handlers: list[Recorder] = field(default_factory=list)  # those that were opened
     made: list[Recorder] = field(default_factory=list)
@@ -196,12 +207,13 @@ class Harness:
             return None
         if self.on_request is not None:
             await self.on_request(request)
-        loop = Short(self).frame_loop
-        loop.selected_subprotocol = request.headers.get("Sec-WebSocket-Protocol", "").partition(",")[0] or None
+        loop = Guest(self).frame_loop
+        if "Sec-WebSocket-Protocol" in request.headers:
+            loop.selected_subprotocol = request.headers["Sec-WebSocket-Protocol"].partition(",")[0]
         return loop
 
     def start(self, server_tls: ssl.SSLContext | None = None) -> None:
-        application = Application([("/", Ordinary, {"harness": self})])
+        application = Application([("/", self.door, {"harness": self})])
         self.server = Entrance(application, ssl_options=server_tls, xheaders=self.xheaders)
         self.server.expect("/", self.admit)
         self.server.listen(0, "127.0.0.1")
@@ -214,10 +226,10 @@ class Harness:
             client.stream.close()
 
 
-@pytest.fixture(params=["ordinary", "short"])
+@pytest.fixture(params=["ordinary", "door", "short"])
 def harness(request: pytest.FixtureRequest, io_loop: IOLoop) -> Iterator[Harness]:
     """A server on a free port of 127.0.0.1, once for each way in."""
-    harness = Harness(short_way=request.param == "short")
+    harness = Harness(short_way=request.param == "short", door=Door if request.param == "door" else Ordinary)
 
     async def start() -> None:
         harness.start()

@@ -15,7 +15,9 @@ from tornado_rt.errors import Forbidden
 if TYPE_CHECKING:
     from tornado.httputil import HTTPServerRequest
 
-    from tests.wire.conftest import Harness
+    from tests.wire.conftest import Harness, Recorder
+
+pytestmark = pytest.mark.parametrize("harness", ["ordinary", "short"], indirect=True)
 
 BROWSER = (
     "Pragma: no-cache\nUser-Agent: Mozilla/5.0 (X11; Linux x86_64)\nOrigin: http://127.0.0.1\nAccept-Language: de,en;q=0.9\n"
@@ -42,7 +44,7 @@ def ways(harness: Harness) -> list[str]:
 
 async def test_a_handshake_takes_the_way_that_it_may_take(harness: Harness) -> None:
     await harness.connect()
-    assert ways(harness) == ["Short" if harness.short_way else "Ordinary"]
+    assert ways(harness) == ["Guest" if harness.short_way else "Ordinary"]
 
 
 @pytest.mark.parametrize("xheaders", [False, True])
@@ -60,7 +62,7 @@ async def test_both_ways_see_the_same_request(harness: Harness, xheaders: bool, 
     for harness.short_way in (True, False):
         _, answer = await harness.request(head)
         assert answer.startswith("HTTP/1.1 101 ")
-    assert ways(harness) == ["Short", "Ordinary"]
+    assert ways(harness) == ["Guest", "Ordinary"]
     assert seen[0] == seen[1]
     assert seen[0]["peer"] == (("192.0.2.7", "https") if xheaders and "Forwarded" in extra else ("127.0.0.1", "http"))
 
@@ -95,7 +97,7 @@ async def test_what_is_no_proper_handshake_is_answered_by_tornado(harness: Harne
             answer = await loop.sock_recv(client, 65_536)
         answers.append([line for line in answer.split(b"\r\n") if not line.startswith((b"Date:", b"Sec-WebSocket-Accept:"))])
     assert answers[0] == answers[1]
-    assert "Short" not in ways(harness)
+    assert "Guest" not in ways(harness)
 
 
 async def test_a_head_in_pieces_is_tornados(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,7 +128,7 @@ async def test_lines_may_end_without_a_carriage_return(harness: Harness) -> None
         client.setblocking(False)
         await loop.sock_sendall(client, head)
         assert (await loop.sock_recv(client, 65_536)).startswith(b"HTTP/1.1 101 ")
-    assert ways(harness) == ["Short" if harness.short_way else "Ordinary"]
+    assert ways(harness) == ["Guest" if harness.short_way else "Ordinary"]
 
 
 async def test_a_refusal_is_left_to_tornado(harness: Harness) -> None:
@@ -199,6 +201,22 @@ async def test_those_who_are_still_being_asked_are_sent_away_at_the_end(harness:
         await harness.server.close_all_connections()
         with contextlib.suppress(ConnectionResetError):
             assert await loop.sock_recv(client, 100) == b""
+
+
+async def test_an_open_that_is_cancelled_ends_the_connection(harness: Harness) -> None:
+    harness.short_way = True
+    opening = asyncio.Event()
+
+    async def on_open(handler: Recorder) -> None:
+        opening.set()
+        await asyncio.Event().wait()
+
+    harness.on_open = on_open
+    client, _ = await harness.request(harness.handshake())
+    await opening.wait()
+    await harness.server.close_all_connections()
+    assert await client.end() == b""
+    assert await harness.made[0].closed == (None, None)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems wake us for every arrival")

@@ -123,6 +123,13 @@ async def test_the_limit_of_control_frames_is_for_ten_seconds(harness: Harness, 
     assert await client.frame() == (PONG, b"3")
 
 
+async def test_the_limit_of_control_frames_may_be_off(harness: Harness) -> None:
+    harness.options["max_control_frames"] = 0
+    client, _ = await harness.connect()
+    await client.send(*(client_frame(f"{n}", PING) for n in range(200)))
+    assert [await client.frame() for _ in range(200)] == [(PONG, b"%d" % n) for n in range(200)]
+
+
 async def test_the_peers_close_is_answered_with_its_code(harness: Harness) -> None:
     client, handler = await harness.connect()
     await client.send(client_frame("last words"), client_frame(client_close(1001, "going away"), CLOSE), client_frame("late"))
@@ -257,8 +264,8 @@ async def test_a_mass_disconnect_says_nothing_and_leaves_nothing(harness: Harnes
     assert asyncio.all_tasks() <= before
 
 
+@pytest.mark.parametrize("harness", ["ordinary"], indirect=True)
 async def test_write_message_and_ping_of_tornado_go_the_same_way(harness: Harness) -> None:
-    harness.short_way = False
     client, handler = await harness.connect()
     await handler.write_message({"a": 1})
     handler.ping(b"tornado")

@@ -42,6 +42,9 @@ class FrameHandler(Protocol):
 class FrameLoop(WebSocketProtocol13):
     """What ``WebSocketHandler.get_websocket_protocol`` returns: Tornado's handshake, then a frame loop and outbox of our own.
 
+    The frames' ``handler`` may be that WebSocketHandler, or an object of its own that also serves those who came by the
+    ``Entrance``; the WebSocketHandler, with its request, is then forgotten as soon as the connection stands.
+
     There is no coroutine behind a connection: the event loop calls ``_on_readable``, one read brings as many frames as it
     holds, each text message goes to ``handler.on_frame``. While the outbox is behind nothing is read or handed out. ``outbox``
     exists from just before ``handler.open`` is called.
@@ -73,6 +76,7 @@ class FrameLoop(WebSocketProtocol13):
     ) -> None:
         """``max_control_frames`` is what a peer may send in ten seconds (0: no limit)."""
         super().__init__(handler, False, _PARAMS)  # type: ignore[arg-type] # of Tornado's delegate nothing else is called
+        self.selected_subprotocol = None
         self._on_frame = handler.on_frame
         self._reader = FrameReader(max_message_bytes, accept_binary)
         self._max_control_frames = max_control_frames
@@ -85,8 +89,11 @@ class FrameLoop(WebSocketProtocol13):
 
     async def _accept_connection(self, handler: WebSocketHandler) -> None:
         """Answer the handshake, open the handler, begin to read. The request has passed ``check_handshake``."""
-        offered = handler.request.headers.get("Sec-WebSocket-Protocol", "")
-        self.selected_subprotocol = handler.select_subprotocol([name.strip() for name in offered.split(",") if name.strip()])
+        if self.selected_subprotocol is None:
+            offered = handler.request.headers.get("Sec-WebSocket-Protocol", "")
+            self.selected_subprotocol = handler.select_subprotocol(
+                [name.strip() for name in offered.split(",") if name.strip()]
+            )
         handler.clear_header("Content-Type")
         handler.set_status(101)
         handler.set_header("Upgrade", "websocket")
@@ -105,7 +112,7 @@ class FrameLoop(WebSocketProtocol13):
             self.attach(sock)
         except OSError:  # StreamClosedError is one
             stream.close()
-            handler.on_ws_connection_close()
+            self.handler.on_ws_connection_close()
             return
         await self.open(early, *handler.open_args, **handler.open_kwargs)
 
