@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -76,6 +77,21 @@ async def fill(store: Store, count: int, dashboard: str = "d") -> None:
     for number in range(1, count + 1):
         outcome = await commit(store, numbered(f"r{number}", f"k{number}", writes=["doc"]), dashboard=dashboard)
         assert isinstance(outcome, Committed)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """For what nobody announces; a test that waits in vain ends by its time-out."""
+    loop = asyncio.get_running_loop()
+    done = loop.create_future()
+
+    def look() -> None:
+        if condition():
+            done.set_result(None)
+        else:
+            loop.call_later(0.01, look)
+
+    look()
+    await done
 
 
 def texts(contents: Contents) -> list[tuple[int, str]]:

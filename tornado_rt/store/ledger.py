@@ -52,10 +52,10 @@ class Ledger:
     """Where one dashboard's log stands.
 
     ``seq`` is the last one given, ``state_seq`` the snapshot's, ``cut_seq`` the last one whose row is gone. Of row ``i``,
-    ``numbers[i]`` is its number in the store, ``lasts[i]`` the dashboard's seq after it, ``totals[i]`` how many operations there
-    had been with it, ``times[i]`` when it was written. ``recent`` and ``older`` map operation keys to row numbers, in two
-    generations, so that old ones go without being looked for; ``is_warm`` says that they know every key that counts, otherwise
-    those of rows up to number ``forgotten`` are missing.
+    ``numbers[i]`` is its number in the store, ``lasts[i]`` the dashboard's seq after it, ``totals[i]`` how many operations
+    there had been with it, ``times[i]`` when it was written. ``recent`` and ``older`` map operation keys to row numbers, in
+    two generations, so that old ones go without being looked for; ``is_warm`` says that they know every key that counts,
+    otherwise those of rows up to number ``forgotten`` are missing.
     """
 
     seq: int = 0
@@ -72,7 +72,7 @@ class Ledger:
     forgotten: int = 0
 
     def append(self, number: int, numbered: int, operations: int, at: float) -> None:
-        """Take in a row with ``numbered`` seqs that answers for ``operations`` (by its keys; by its records where they have none)."""
+        """Take in a row with ``numbered`` seqs; ``operations`` counts its keys, or its records where those have none."""
         self.seq += numbered
         self.total += operations
         self.numbers.append(number)

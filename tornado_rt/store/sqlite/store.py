@@ -136,7 +136,7 @@ class SqliteStore:
     async def commit(
         self, dashboard_id: str, epoch: str, seen: int, reads: Mapping[str, int], records: Sequence[Record]
     ) -> Outcome:
-        self._check()
+        self._check_writing()
         if epoch != self._epoch:
             return NewEpoch(self._epoch)
         commit = self._commit_of(dashboard_id, seen, reads, records)
@@ -167,7 +167,7 @@ class SqliteStore:
         return Commit(dashboard_id, seen, reads, records, keys, numbered, operations, row, self._loop.create_future())
 
     async def snapshot(self, dashboard_id: str, seq: int, state: bytes) -> None:
-        self._check()
+        self._check_writing()
         if dashboard_id not in self._index.ledgers:
             return
         snapshot = Snapshot(dashboard_id, seq, state, self._loop.create_future())
@@ -184,11 +184,14 @@ class SqliteStore:
         return unfollow
 
     def _check(self) -> None:
-        refusal = self._refusal
-        if refusal is None and self._connection is not None and self._connection.has_failed:
-            refusal = self.fault
-        if refusal is not None:
-            raise Unavailable(refusal)
+        if self._refusal is not None:
+            raise Unavailable(self._refusal)
+
+    def _check_writing(self) -> None:
+        self._check()
+        trouble = self._connection.trouble if self._connection is not None else None
+        if trouble is not None and trouble.is_fatal:
+            raise Unavailable(trouble.sentence)
 
     def _hand_over(self) -> None:
         if self._gathered:

@@ -239,31 +239,37 @@ class Writer:
 
     def _write_snapshots(self) -> None:
         """A few of those that wait, after the commits and apart from them: their failing must harm nobody."""
-        turn: list[Snapshot] = []
+        count = 0
         weight = 0
-        while self._snapshots and weight < _TURN_BYTES:
-            turn.append(self._snapshots.pop(0))
-            weight += len(turn[-1].state)
+        while count < len(self._snapshots) and weight < _TURN_BYTES:
+            weight += len(self._snapshots[count].state)
+            count += 1
+        turn = self._snapshots[:count]
+        useful = {snapshot.dashboard_id: snapshot for snapshot in turn if self._is_of_use(snapshot)}
+        if useful and not self._connection.has_failed:
+            self._keep(useful, weight)
+        del self._snapshots[:count]
+        self._answers.loop.call_soon_threadsafe(self._answers.snapshots, turn)
+
+    def _keep(self, snapshots: dict[str, Snapshot], weight: int) -> None:
         now = self._clock()
-        newest = {snapshot.dashboard_id: snapshot for snapshot in turn if self._is_of_use(snapshot)}
         spare: dict[str, int] = {}
         states = []
         cuts = []
-        for dashboard_id, snapshot in newest.items():
+        for dashboard_id, snapshot in snapshots.items():
             ledger = self._index.ledgers[dashboard_id]
             spare[dashboard_id] = min(ledger.spare(snapshot.seq, now), _TURN_ROWS)
             cuts += [(number,) for number in ledger.numbers[: spare[dashboard_id]]]
             states.append((dashboard_id, snapshot.seq, now, snapshot.state))
         # On a full disk the one may make the room that the other needs.
-        trouble = self._connection.write(((_CUT, cuts), (_KEEP, states)), weight) if newest else None
+        trouble = self._connection.write(((_CUT, cuts), (_KEEP, states)), weight)
         if trouble is None:
-            for dashboard_id, snapshot in newest.items():
+            for dashboard_id, snapshot in snapshots.items():
                 ledger = self._index.ledgers[dashboard_id]
                 ledger.state_seq = snapshot.seq
                 ledger.cut(spare[dashboard_id])
             self._index.rows -= len(cuts)
-            self._counts.snapshots += len(newest)
-        self._answers.loop.call_soon_threadsafe(self._answers.snapshots, turn)
+            self._counts.snapshots += len(snapshots)
 
     def _is_of_use(self, snapshot: Snapshot) -> bool:
         ledger = self._index.ledgers.get(snapshot.dashboard_id)
