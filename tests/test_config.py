@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
+import tornado_rt
 from tornado_rt.config import Settings, SettingsFault, about, load_settings, names_of, option_of
+from tornado_rt.config.words import NOT_IN_FORCE
 from tornado_rt.errors import StartFault
 
 PRODUCTION = {"RT_ENV": "production", "RT_ALLOW_INSECURE_AUTH": "1", "RT_ALLOWED_HOSTS": "dash.example.com"}
@@ -277,8 +280,19 @@ def test_a_secret_takes_algorithms_of_its_own_family_alone(algorithms: str) -> N
     assert mistakes_of(environ)[0].endswith("with a secret it may name HS256, HS384, HS512")
 
 
-def test_keys_that_are_not_used_are_warned_about() -> None:
-    assert "RT_AUTH=jwt" in warnings_of({"RT_JWT_SECRET": SECRET})[0]
+def test_settings_that_nothing_obeys_yet_are_warned_about_unless_they_are_off() -> None:
+    assert warnings_of({"RT_RATE_LIMIT": "20"}) == ["RT_RATE_LIMIT is set, but this version does not act on it yet"]
+    assert warnings_of({"RT_RATE_LIMIT": "0", "RT_MAX_WIDGETS": "3"}) == []
+
+
+def test_the_list_of_settings_that_nothing_obeys_is_true() -> None:
+    used = set()
+    for name in ("app.py", "lifecycle.py"):
+        tree = ast.parse((Path(tornado_rt.__file__).parent / name).read_text())
+        attributes = [node for node in ast.walk(tree) if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)]
+        used |= {node.attr for node in attributes if node.value.id == "settings"}
+    for_the_start_alone = {"env", "allow_insecure_auth", "log_level", "log_format"}
+    assert NOT_IN_FORCE == Settings.model_fields.keys() - used - for_the_start_alone
 
 
 def test_secrets_do_not_show_in_the_settings_text() -> None:

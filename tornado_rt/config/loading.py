@@ -17,7 +17,7 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import DotEnvSettingsSource, EnvSettingsSource
 
 from tornado_rt.config.settings import Settings, is_address
-from tornado_rt.config.words import names_of, option_of
+from tornado_rt.config.words import NOT_IN_FORCE, names_of, option_of
 from tornado_rt.errors import StartFault
 
 __all__ = ["ENV_FILES", "SettingsFault", "load_settings", "mask_password"]
@@ -145,6 +145,6 @@ def _doubtful(settings: Settings, *, on_dyno: bool) -> list[str]:
             f"RT_STORE is {settings.store!r}, and this platform's disk and memory are lost at each restart: "
             "EVERY DASHBOARD WILL BE LOST WITH THEM; set RT_STORE or REDIS_URL to a Redis server"
         )
-    if settings.auth == "trust" and (settings.jwt_secret or settings.jwt_public_key or settings.jwks_url):
-        warnings.append("keys for signed tokens are set, but RT_AUTH is 'trust' and they are not used; set RT_AUTH=jwt")
+    idle = sorted(field for field in settings.model_fields_set & NOT_IN_FORCE if getattr(settings, field))
+    warnings += [f"{names_of(field)[0]} is set, but this version does not act on it yet" for field in idle]
     return warnings

@@ -3,13 +3,35 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import cast
+from typing import Final, cast
 
 from pydantic import AliasChoices
 
 from tornado_rt.config.settings import Settings
 
-__all__ = ["About", "about", "names_of", "option_of"]
+__all__ = ["NOT_IN_FORCE", "About", "about", "names_of", "option_of"]
+
+# Settings that are read and checked while the part that obeys them is not built yet. A test holds this list against the code.
+NOT_IN_FORCE: Final = frozenset(
+    {
+        "jwt_algorithms",
+        "jwt_audience",
+        "jwt_default_role",
+        "jwt_issuer",
+        "jwt_public_key",
+        "jwt_secret",
+        "jwks_url",
+        "max_connections_per_ip",
+        "max_connections_per_user",
+        "metrics_port",
+        "metrics_token",
+        "rate_burst",
+        "rate_limit_per_second",
+        "redis_tls_verify",
+        "redis_wait_replicas",
+        "user_rate_limit_per_second",
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +49,8 @@ def about(field: str) -> About:
     info = Settings.model_fields[field]
     extra = cast(dict[str, str], info.json_schema_extra)
     default = extra["shown_default"] or _shown(info.default)
-    return About(text=info.description or "", unit=extra["unit"], default=default, group=extra["group"])
+    text = f"{info.description}{' Not in force in this version.' if field in NOT_IN_FORCE else ''}"
+    return About(text=text, unit=extra["unit"], default=default, group=extra["group"])
 
 
 def _shown(default: object) -> str:
