@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import gc
 import logging
 import ssl
+import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -210,6 +212,20 @@ async def test_a_handler_that_raises_loses_its_connection_and_no_other(harness: 
     assert await other.frame() == (1, b"good")
 
 
+@pytest.mark.logs_errors
+async def test_a_fault_that_nobody_wants_to_hear_of_is_logged(harness: Harness, logged_errors: list[logging.LogRecord]) -> None:
+    async def on_open(handler: Recorder) -> None:
+        handler.on_fault = None  # type: ignore[method-assign, assignment]
+
+    harness.on_open, harness.answer = on_open, lambda handler, raw: 1 / 0
+    client, _ = await harness.connect()
+    await client.send(client_frame("bad"))
+    assert await client.closing() == (1011, "Server fault")
+    (record,) = logged_errors
+    assert record.exc_info is not None
+    assert record.exc_info[0] is ZeroDivisionError
+
+
 async def test_an_open_that_raises_ends_in_1011(harness: Harness) -> None:
     async def on_open(handler: Recorder) -> None:
         raise LookupError
@@ -344,3 +360,21 @@ async def test_a_closed_connection_takes_no_messages_from_tornado(harness: Harne
     assert loop.is_closing()
     with pytest.raises(StreamClosedError):
         loop.write_ping(b"")
+
+
+@pytest.mark.parametrize("harness", ["door", "short"], indirect=True)
+async def test_a_closed_connection_is_forgotten_without_the_garbage_collector(harness: Harness) -> None:
+    client, handler = await harness.connect()
+    loop = weakref.ref(handler.frame_loop)
+    gc.collect()
+    gc.disable()
+    try:
+        client.vanish()
+        await handler.closed
+        harness.handlers.clear()
+        harness.made.clear()
+        del handler
+        await (await harness.connect())[0].send(client_frame("a turn of the loop"))
+        assert loop() is None
+    finally:
+        gc.enable()

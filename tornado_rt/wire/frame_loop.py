@@ -10,6 +10,7 @@ from typing import Final, Protocol
 from tornado.concurrent import Future
 from tornado.ioloop import IOLoop
 from tornado.iostream import StreamClosedError
+from tornado.log import app_log
 from tornado.websocket import WebSocketHandler, WebSocketProtocol13, _WebSocketParams
 
 from tornado_rt.errors import Close
@@ -24,7 +25,8 @@ _PARAMS: Final = _WebSocketParams()
 
 
 class FrameHandler(Protocol):
-    """What a frame loop needs of whoever it reads for. ``on_binary(raw)`` and ``on_fault(exception)`` are optional."""
+    """What a frame loop needs of whoever it reads for. ``on_binary(raw)`` and ``on_fault(exception)`` are optional;
+    without the latter a fault is logged."""
 
     heard: bool
     """Set to True by every frame that shows a living peer; the heartbeat sweep sets it back."""
@@ -274,6 +276,8 @@ class FrameLoop(WebSocketProtocol13):
         on_fault = getattr(handler, "on_fault", None)
         if on_fault is not None:
             on_fault(fault)
+        else:
+            app_log.error("Uncaught exception in %s", type(handler).__name__, exc_info=fault)
 
     def _on_closed(self) -> None:
         self.client_terminated = self.server_terminated = True
