@@ -8,15 +8,17 @@ from typing import Any
 
 import pytest
 
-from tests.faults.process import ServerProcess
+from tests.faults.process import MUTANT, ServerProcess
 
 
 @pytest.fixture
 def make_server(tmp_path: Path) -> Iterator[Callable[..., ServerProcess]]:
-    """Makes a server, not yet started, on the SQLite file ``tmp_path/rt.db``."""
+    """Makes a server, not yet started, on the SQLite file ``tmp_path/rt.db``; with ``mutations``, the mutant server."""
     servers: list[ServerProcess] = []
 
-    def make(**options: Any) -> ServerProcess:
+    def make(mutations: str = "", **options: Any) -> ServerProcess:
+        if mutations:
+            options["program"] = (str(MUTANT), mutations)
         server = ServerProcess(f"sqlite:///{tmp_path}/rt.db", tmp_path / "server.log", **options)
         servers.append(server)
         return server

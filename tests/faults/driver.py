@@ -26,6 +26,8 @@ Json = dict[str, Any]
 GONE = (OSError, WebSocketException, HTTPClientError, EOFError, TimeoutError)
 WORKED_OUT_BY_SERVER = ("LAYOUT_RESTORE", "CONFLICT_RESOLVED")  # an ACK alone does not tell what became of the documents
 
+CUT_ONE_IN = 50  # ACKs that do not arrive, and neither does anything after them
+
 
 class Documents:
     """What a client shows its user: the log folded as far as it has come."""
@@ -206,7 +208,10 @@ class Driver:
             await self._repeat()
             while True:
                 await self._pump()
-                self._hear(json.loads(await socket.recv()))
+                message = json.loads(await socket.recv())
+                if message["type"] == "ACK" and self.rng.randrange(CUT_ONE_IN) == 0:
+                    return  # the network failed just before it came: what it says must be said again
+                self._hear(message)
                 if self._unknown_change:
                     await self._ask_for_sync()
 

@@ -12,12 +12,24 @@ import struct
 import subprocess
 from bisect import bisect_right
 from dataclasses import dataclass, field
+from enum import IntEnum
+from itertools import pairwise
 from pathlib import Path
 
 RECORDER = Path(__file__).with_name("recorder.c")
 HEAD = struct.Struct("=IIqqq")  # kind, file, at, offset, size of what follows
-OPEN, WRITE, TRUNCATE, SYNC, UNLINK, RENAME = range(1, 7)
 SECTOR = 512
+
+
+class Kind(IntEnum):
+    """As in ``recorder.c``."""
+
+    OPEN = 1
+    WRITE = 2
+    TRUNCATE = 3
+    SYNC = 4
+    UNLINK = 5
+    RENAME = 6
 
 
 def build_recorder(directory: Path) -> Path:
@@ -62,13 +74,13 @@ class Trace:
             position += size
         self.times = [record.at for record in self.records]
 
-    def count(self, kind: int) -> int:
+    def count(self, kind: Kind) -> int:
         return sum(record.kind == kind for record in self.records)
 
     def cut(self, moment: float, target: Path, rng: random.Random, *, torn: bool) -> None:
         """Make in ``target`` the files of the root as they may be after a cut at ``moment``."""
         end = bisect_right(self.times, moment)
-        names, directory_synced, renaming = self._replay(end)
+        directory_synced, renaming = self._replay(end)
         safe = [change for change in renaming if change[0] < directory_synced]
         unsafe = renaming[len(safe) :]
         final: dict[str, Inode] = {}
@@ -78,42 +90,41 @@ class Trace:
             else:
                 final[path] = inode
         kept = rng.choice((0.0, 0.1, 0.5, 0.9))
-        assert names is not None
         for path, inode in final.items():
             relative = path.removeprefix(self.root).lstrip("/")
             file = target / relative
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(_content(inode, rng, kept, torn=torn))
 
-    def _replay(self, end: int) -> tuple[dict[str, Inode], int, list[tuple[int, str, Inode | None]]]:
-        """The names at ``end``, up to where the directory is synced, and each change of a name: ``(index, path, inode)``."""
+    def _replay(self, end: int) -> tuple[int, list[tuple[int, str, Inode | None]]]:
+        """Up to which index the directory is synced, and each change of a name in it: ``(index, path, inode)``."""
         names: dict[str, Inode] = {}
         opened: dict[int, Inode | None] = {}  # by the recorder's number; None: the directory
         renaming: list[tuple[int, str, Inode | None]] = []
         directory_synced = 0
         for index, record in enumerate(self.records[:end]):
             match record.kind:
-                case 1:
+                case Kind.OPEN:
                     path = record.data.decode()
                     opened[record.file] = self._open(index, path, record, names, renaming)
-                case 2 | 3:
+                case Kind.WRITE | Kind.TRUNCATE:
                     inode = opened[record.file]
                     assert inode is not None
                     inode.changes.append((index, record))
-                case 4:
+                case Kind.SYNC:
                     inode = opened[record.file]
                     if inode is None:
                         directory_synced = max(directory_synced, record.offset)
                     else:
                         inode.synced = max(inode.synced, record.offset)
-                case 5:
+                case Kind.UNLINK:
                     names.pop(record.data.decode(), None)
                     renaming.append((index, record.data.decode(), None))
-                case 6:
+                case Kind.RENAME:
                     old, new = record.data[: record.offset].decode(), record.data[record.offset :].decode()
                     names[new] = names.pop(old)
                     renaming += [(index, new, names[new]), (index, old, None)]
-        return names, directory_synced, renaming
+        return directory_synced, renaming
 
     def _open(
         self, index: int, path: str, record: Record, names: dict[str, Inode], renaming: list[tuple[int, str, Inode | None]]
@@ -124,7 +135,7 @@ class Trace:
             names[path] = Inode()
             renaming.append((index, path, names[path]))
         elif record.offset:  # opened with O_TRUNC
-            names[path].changes.append((index, Record(TRUNCATE, record.file, record.at, 0, b"")))
+            names[path].changes.append((index, Record(Kind.TRUNCATE, record.file, record.at, 0, b"")))
         return names[path]
 
 
@@ -132,7 +143,7 @@ def _content(inode: Inode, rng: random.Random, kept: float, *, torn: bool) -> by
     content = bytearray()
     for index, change in inode.changes:
         safe = index < inode.synced
-        if change.kind == TRUNCATE:
+        if change.kind == Kind.TRUNCATE:
             if safe or rng.random() < kept:
                 content[change.offset :] = bytes(max(0, change.offset - len(content)))
         elif safe or not torn:
@@ -155,7 +166,4 @@ def _sectors(change: Record) -> list[tuple[int, bytes]]:
     """A write, cut where the disk's sectors end."""
     end = change.offset + len(change.data)
     edges = [change.offset, *range((change.offset // SECTOR + 1) * SECTOR, end, SECTOR), end]
-    return [
-        (start, change.data[start - change.offset : stop - change.offset])
-        for start, stop in zip(edges, edges[1:], strict=False)
-    ]
+    return [(start, change.data[start - change.offset : stop - change.offset]) for start, stop in pairwise(edges)]

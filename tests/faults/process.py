@@ -15,7 +15,11 @@ from typing import Any
 
 from tornado.httpclient import AsyncHTTPClient, HTTPClientError, HTTPRequest, HTTPResponse
 
+import tornado_rt
+
 SERVE = ("-m", "tornado_rt", "serve")
+MUTANT = Path(__file__).with_name("mutant_server.py")
+PACKAGE_PARENT = str(Path(tornado_rt.__file__).parent.parent)  # it need not be installed
 START_SECONDS = 20.0
 _PR_SET_PDEATHSIG = 1
 
@@ -42,7 +46,8 @@ class ServerProcess:
         self.log = log
         self._command = [sys.executable, *program, "--port", str(self.port), "--store", store]
         kept = {name: value for name, value in os.environ.items() if not name.startswith("RT_")}
-        self._environment = {**kept, "RT_RATE_LIMIT": "0", "RT_USER_RATE_LIMIT": "0", **(settings or {})}
+        usual = {"PYTHONPATH": PACKAGE_PARENT, "RT_RATE_LIMIT": "0", "RT_USER_RATE_LIMIT": "0"}
+        self._environment = {**kept, **usual, **(settings or {})}
         self._process: subprocess.Popen[bytes] | None = None
 
     @property

@@ -16,6 +16,7 @@ from tests.faults.process import ServerProcess
 from tornado_rt.loadtest.history import History, Violation, check
 
 SETTLE_SECONDS = 60.0
+BREAK_OFF_SECONDS = 3.0
 
 # name, user, how: ann works on two devices, dan can only POST, and all of them do that now and then
 CAST = (("a1", "ann", {}), ("a2", "ann", {}), ("b", "bob", {}), ("c", "cyd", {"post": False}), ("d", "dan", {"socket": False}))
@@ -62,6 +63,16 @@ class Storm:
                     wait.cancel()
                     driver.changed.clear()
 
+    async def break_off(self) -> None:
+        """Stop as things are, and note how the server has it: for servers that may never settle."""
+        for driver in self.drivers:
+            driver.composing = False
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(BREAK_OFF_SECONDS):
+                for driver in self.drivers:
+                    await driver.until(lambda driver=driver: driver.is_done)  # type: ignore[misc]
+        await self._finish()
+
     async def settle(self) -> None:
         """No new operations; wait for all verdicts, and until everybody has everything; then note how it all stands."""
         for driver in self.drivers:
@@ -69,16 +80,20 @@ class Storm:
         async with asyncio.timeout(SETTLE_SECONDS):
             for driver in self.drivers:
                 await driver.until(lambda driver=driver: driver.is_done)  # type: ignore[misc]
-        finals = {}
-        for driver in self.drivers:
-            if driver.dashboard not in finals:
-                finals[driver.dashboard] = await snapshot_of(self.server, driver.dashboard)
-                driver.witness.finished(finals[driver.dashboard])
+        finals = await self._finish()
         async with asyncio.timeout(SETTLE_SECONDS):
             for driver in self.drivers:
                 seq = finals[driver.dashboard]["seq"]
                 await driver.until(lambda driver=driver, seq=seq: driver.position >= seq)  # type: ignore[misc]
                 driver.show()
+
+    async def _finish(self) -> dict[str, Json]:
+        finals: dict[str, Json] = {}
+        for driver in self.drivers:
+            if driver.dashboard not in finals:
+                finals[driver.dashboard] = await snapshot_of(self.server, driver.dashboard)
+                driver.witness.finished(finals[driver.dashboard])
+        return finals
 
     def judged(self) -> list[Violation]:
         return check(self.history)

@@ -158,9 +158,11 @@ class Toy:
             own = (user, device) == (sender.user, sender.device) and not self.is_broken(Break.NEEDLESS_CONFLICT)
             if touched and seq > base and not own and payload.get("data", {}).get(field, "") != value:
                 changed.append(field)
+        if self.gone.get(name, 0) > base and self.broken is not Break.LATE_UPDATE_REVIVES:  # removed with a former life of it
+            changed += [field for field in payload.get("data", ()) if field not in self.fields[name]]
         if not changed:
             return None
-        remote = {field: self.fields[name][field][0] for field in changed}
+        remote = {field: self.fields[name][field][0] for field in changed if field in self.fields[name]}
         return {**head, "fields": changed, "currentVersion": self.versions[name], "remote": remote}
 
     def _fold(self, entry: Json) -> None:

@@ -53,7 +53,7 @@ class Event:
 class Invoked(Event):
     """An operation is about to be sent. A repetition is invoked again, under the same ``op`` and with the same content.
 
-    ``epoch`` is the one in which ``payload.baseVersion`` counts.
+    ``epoch`` is the one in which a ``baseVersion`` counts whose payload names none; ``""``: that of the server.
     """
 
     kind = "invoked"

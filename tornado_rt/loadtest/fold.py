@@ -95,12 +95,14 @@ class Fold:
         self, operation: Operation, edit: Edit, document: Document, base: int, own: set[tuple[DocumentName, str | None]]
     ) -> Iterator[str]:
         """What a stale edit did away with, though others had changed it since."""
-        now = document.versions[-1]
+        now, died = document.versions[-1], document.died_at(document.versions[-1])
         if document.at(now) is None:
             if now > base and not edit.delete and not any(name == edit.name for name, _ in own):
                 yield f"brought {edit.name} back, which had been deleted at seq {now}"
             return
         for name, touch in document.last_touches(now):
+            if edit.delete and touch.seq <= died:
+                continue  # what an earlier deletion took away, this one takes from nobody
             foreign = not touch.is_idle and (edit.name, name) not in own and _is_other(touch, operation)
             if foreign and _overwrites(edit, name, touch, base):
                 yield f"overwrote {name!r} of {edit.name}, which {touch.user!r} had set to {touch.value} at seq {touch.seq}"
@@ -147,7 +149,7 @@ class Fold:
         """Whether another device had changed at ``seq`` what the edit touches, or may have."""
         base = operation.base_of(edit, self._log.epoch) or 0
         document = part.documents[edit.name]
-        if document.died_after(base, seq) or (edit.delete and document.author_at(seq) != operation.user):
+        if document.died_at(seq) > base or (edit.delete and document.author_at(seq) != operation.user):
             return True
         for name, touch in document.last_touches(seq):
             may_be_other = touch.user is None or touch.device is None or not operation.device or _is_other(touch, operation)
@@ -205,7 +207,7 @@ def _overwrites(edit: Edit, name: str, touch: Touch, base: int) -> bool:
     if touch.seq <= base:
         return False
     if edit.delete:
-        return not touch.by_delete  # what another deletion took away, this one takes from nobody
+        return True
     touched = edit.replace or name in edit.data or name in edit.unset
     return touched and touch.value != edit.data.get(name)
 

@@ -218,8 +218,6 @@ class _Judge:
                 candidates.remove(operation)  # it can explain one entry only
                 entry.op = operation
                 return
-        if (log.dashboard, entry.user) in self.ledger.resolvers:
-            return  # the server may have worked its content out
         applied = next((operation for operation in candidates if operation.outcome == "applied"), None)
         if applied is not None:
             seqs = sorted({answer.seq for answer in applied.applied})
@@ -228,7 +226,7 @@ class _Judge:
             self.say(
                 "doubled", log.dashboard, f"{where} has the content of {candidates[0]}, which was refused, or stands elsewhere"
             )
-        else:
+        elif (log.dashboard, entry.user) not in self.ledger.resolvers:  # of a resolution the server may have worked it out
             self.say("doubled", log.dashboard, f"{where} is an operation that nobody sent")
 
     # -- the end of the log ----------------------------------------------------------------------------------------------

@@ -72,7 +72,7 @@ class Operation:
         """The edit's ``baseVersion`` as it counts in ``epoch``: 0 where it was taken from another one."""
         if edit.base is None:
             return None
-        return edit.base if self.epoch == epoch else 0
+        return edit.base if (edit.epoch or self.epoch) in ("", epoch) else 0
 
     def __str__(self) -> str:
         return f"{self.type} {self.op!r} of {self.user!r}"

@@ -52,6 +52,7 @@ class Edit:
     restored_from: int | None = None  # of a LAYOUT_RESTORE: the seq whose layout ``data`` claims to be
     opaque: bool = False
     base: int | None = None  # of an operation: its baseVersion
+    epoch: str = ""  # in which the base counts, where the payload says so
 
     def text(self) -> str:
         """What it does, as text: equal for edits that are the same, whoever sends or relays them."""
@@ -71,7 +72,8 @@ def edits_of(type_: str, payload: Mapping[str, Any]) -> list[Edit]:
         case "LAYOUT_UPDATE":
             return [_update(("layout", payload.get("layoutId", "default")), payload.get("layout"), payload)]
         case "WIDGET_DELETE":
-            return [Edit(("widget", payload["widgetId"]), delete=True, base=payload.get("baseVersion"))]
+            base, epoch = payload.get("baseVersion"), payload.get("epoch", "")
+            return [Edit(("widget", payload["widgetId"]), delete=True, base=base, epoch=epoch)]
         case "LAYOUT_RESTORE":
             edit = _update(("layout", payload.get("layoutId", "default")), payload.get("layout"), payload)
             edit.replace, edit.opaque = True, True
@@ -91,6 +93,7 @@ def _update(name: DocumentName, data: Mapping[str, Any] | None, payload: Mapping
         unset=frozenset(payload.get("unset") or ()),
         replace=bool(payload.get("replace")),
         base=payload.get("baseVersion"),
+        epoch=payload.get("epoch", ""),
     )
 
 
@@ -102,7 +105,7 @@ def _resolution(payload: Mapping[str, Any]) -> list[Edit]:
     data = payload.get("data") or {}
     kept = {key: canonical(value) for key, value in data.items() if value is not None}
     gone = frozenset(key for key, value in data.items() if value is None)
-    return [Edit(name, data=kept, unset=gone, base=payload.get("baseVersion"))]
+    return [Edit(name, data=kept, unset=gone, base=payload.get("baseVersion"), epoch=payload.get("epoch", ""))]
 
 
 def text_of(edits: list[Edit]) -> str:
@@ -155,10 +158,12 @@ class Document:
         place = bisect_right(self.versions, seq) - 1
         return self.authors[place] if place >= 0 else None
 
-    def died_after(self, base: int, until: int) -> bool:
-        """Whether it was deleted in ``base < seq <= until``, be it alive again or not."""
-        first, last = bisect_right(self.versions, base), bisect_right(self.versions, until)
-        return not all(self.alive[first:last])
+    def died_at(self, seq: int) -> int:
+        """The seq of its last deletion up to ``seq``; 0 where it was never deleted."""
+        place = bisect_right(self.versions, seq) - 1
+        while place >= 0 and self.alive[place]:
+            place -= 1
+        return self.versions[place] if place >= 0 else 0
 
     def last_touches(self, seq: int) -> Iterator[tuple[str, Touch]]:
         """The last touch of every field that it has or had at ``seq``."""

@@ -64,7 +64,7 @@ class Witness:
             self._asked[message["id"]] = message.get("payload", {}).get("since")
         leaves = list(self._leaves(message))
         for op, type_, payload in leaves:
-            self._invoke(op, type_, payload, via="socket")
+            self._invoke(op, type_, payload, "socket", self.epoch)
         if leaves:
             self.waiting[message["id"]] = [op for op, _, _ in leaves]
 
@@ -108,7 +108,7 @@ class Witness:
     def posted(self, body: Mapping[str, Any]) -> None:
         for each in body["operations"]:
             for op, type_, payload in self._leaves({**each, "id": each["operationId"]}):
-                self._invoke(op, type_, payload, via="post")
+                self._invoke(op, type_, payload, "post", body.get("epoch") or self.epoch)
 
     def answered(self, body: Mapping[str, Any], answer: Mapping[str, Any] | None) -> None:
         """The answer to a POST: its JSON body, an error body (``{error, code}``), or None where none came."""
@@ -157,15 +157,12 @@ class Witness:
         elif type_ in OPERATIONS:
             yield message["id"], type_, dict(payload)
 
-    def _invoke(self, op: str, type_: str, payload: Json, via: str) -> None:
-        epoch = payload.get("epoch") or self.epoch
+    def _invoke(self, op: str, type_: str, payload: Json, via: str, epoch: str) -> None:
         if type_ == "CONFLICT_RESOLVED":
             type_, payload = self._self_contained(payload)
-        self._note(
-            Invoked(
-                **self._who, op=op, user=self.user_id, device=self.device_id, type=type_, payload=payload, epoch=epoch, via=via
-            )
-        )
+        event = Invoked(**self._who, op=op, user=self.user_id, device=self.device_id, type=type_, payload=payload)
+        event.epoch, event.via = payload.get("epoch") or epoch, via
+        self._note(event)
 
     def _self_contained(self, payload: Json) -> tuple[str, Json]:
         """A resolution that leans on the server's memory, with what that memory adds."""
