@@ -133,6 +133,10 @@ async def test_since_before_what_was_cut_brings_the_snapshot(lodging: Lodging) -
         assert (texts(reached), reached.state) == ([(3, "r3"), (4, "r4")], None)
         cut = await store.open("d", 1)
         assert (texts(cut), cut.state, cut.state_seq, cut.seq) == ([(3, "r3"), (4, "r4")], b"two", 2, 4)
+        store = await lodging.reopen(store)
+        assert await store.open("d", 2) == reached
+        assert await store.open("d", 1) == cut
+        await store.close()
 
 
 # Others on the same log

@@ -14,8 +14,9 @@ import pytest
 from tests.store.lodgings import Lodging, commit, conflict, fill, numbered, texts, until
 from tornado_rt.errors import InvalidMessage, StartFault, Unavailable
 from tornado_rt.store import ledger
-from tornado_rt.store.base import Committed, Contents, Duplicate, Outcome, Record, Stale
-from tornado_rt.store.sqlite import SqliteStore, backup, new_epoch, schema, writer
+from tornado_rt.store.base import VERDICT_SECONDS, Committed, Contents, Duplicate, Outcome, Record, Stale
+from tornado_rt.store.sqlite import SqliteStore, backup, new_epoch, reading, schema, writer
+from tornado_rt.store.sqlite.connection import WriteConnection
 
 
 @pytest.fixture
@@ -182,6 +183,32 @@ def check_dense(contents: Contents, before: int) -> None:
         assert before <= contents.state_seq
 
 
+async def test_an_index_that_is_behind_the_file_hides_nothing(lodging: Lodging) -> None:
+    """The reader may look into the index just before the writer has brought it up to date."""
+    async with lodging.open() as store:
+        await fill(store, 4)
+        with closing(schema.connect_read_only(lodging.path)) as connection:
+            index = reading.scan(connection)
+            lodging.clock.seconds += VERDICT_SECONDS + 1
+            await commit(store, numbered("r5"))
+            await store.snapshot("d", 3, b"three")
+            for since in (None, 0, 2, 3, 4, 5, 6):
+                opened = reading.open_at(connection, index, "d", store.epoch, since)
+                assert opened.contents in (await store.open("d", since), await store.open("d"))
+            assert reading.open_at(connection, index, "d", store.epoch, 4).contents.state is None
+
+
+async def test_opening_tells_the_writer_the_keys(lodging: Lodging) -> None:
+    async with lodging.open() as store:
+        await fill(store, 3)
+    store = sqlite_store(lodging)
+    await store.start()
+    await store.open("d")
+    await until(lambda: store._index.ledgers["d"].is_warm)
+    assert store._index.ledgers["d"].older == {"k1": 1, "k2": 2, "k3": 3}
+    await store.close()
+
+
 async def test_reading_does_not_wait_for_the_writer(lodging: Lodging) -> None:
     store = sqlite_store(lodging)
     await store.start()
@@ -218,6 +245,7 @@ async def test_nothing_but_the_file_is_left_after_closing(lodging: Lodging) -> N
 
 async def test_the_write_ahead_log_is_emptied_when_nobody_writes(lodging: Lodging, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writer, "_IDLE_SECONDS", 0.05)
+    monkeypatch.setattr(writer, "_CHECKPOINT_BYTES", 100_000)  # what is moved before leaves the log as long as it was
     async with lodging.open() as store:
         await fill(store, 10)
         log = Path(f"{lodging.path}-wal")
@@ -230,6 +258,18 @@ async def test_the_write_ahead_log_is_kept_short_under_load(lodging: Lodging, mo
     async with lodging.open() as store:
         await fill(store, 100)
         assert Path(f"{lodging.path}-wal").stat().st_size < 500_000
+
+
+async def test_a_transaction_that_fails_leaves_the_connection_ready_for_the_next(lodging: Lodging) -> None:
+    with closing(schema.connect(lodging.path)) as sqlite:
+        sqlite.execute("CREATE TABLE numbers(n INTEGER PRIMARY KEY)")
+        connection = WriteConnection(sqlite, patience_seconds=0.0)
+        trouble = connection.write([("INSERT INTO numbers VALUES (?)", [(1,), (2,), (1,)])], 0)
+        assert trouble is not None
+        assert not trouble.is_fatal
+        assert connection.write([("INSERT INTO numbers VALUES (?)", [(3,)])], 0) is None
+        assert connection.trouble is None
+        assert sqlite.execute("SELECT n FROM numbers").fetchall() == [(3,)]
 
 
 async def test_a_second_server_is_refused_with_the_number_of_the_first(lodging: Lodging) -> None:
