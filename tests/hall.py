@@ -1,4 +1,4 @@
-"""The hall without doors: a server on a store in memory, people with a list for a socket, clocks that stand still until told."""
+"""The hall without doors: a server on a store in memory, people with a list for a socket, clocks that go on when told to."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tornado_rt.session import Session
 from tornado_rt.store.base import Contents, Outcome, Record, Unknown
 from tornado_rt.store.memory import MemoryStore
 
-__all__ = ["Clock", "Hall", "Member", "Socket", "Trouble", "TroubledStore", "op"]
+__all__ = ["Clock", "Hall", "Member", "Socket", "Trouble", "TroubledStore", "op", "troubled", "turn"]
 
 TEXT, PING = 0x81, 0x89
 Message = dict[str, Any]
@@ -56,6 +56,7 @@ class Socket:
         self.heard = True
         self.behind = False
         self.progress = 0
+        self.buffered_bytes = 0
         self.on_drained: Callable[[], None] | None = None
         self.is_full = False
         self.is_free = False
@@ -262,10 +263,22 @@ class Hall:
         """Wait until everything that was asked of these servers has been answered, and heard by the other processes."""
         for _ in range(3):
             while not all(room.is_settled for hall in (self, *others) for room in hall.server.rooms.values()):
-                await asyncio.sleep(0)
-            await asyncio.sleep(0)
+                await turn()
+            await turn()
+
+
+async def turn() -> None:
+    """Let the loop go round once."""
+    await asyncio.sleep(0)
 
 
 def op(type_: str, id_: str, **payload: Any) -> Message:
     """An ``Op`` (PROTOCOL section 3)."""
     return {"operationId": id_, "type": type_, "payload": payload}
+
+
+def troubled(**options: Any) -> tuple[Hall, TroubledStore]:
+    """A hall whose store may be held up or fail."""
+    clock = Clock()
+    store = TroubledStore("epoch-1", clock.time)
+    return Hall(store, clock, **options), store

@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
-from tests.hall import Hall, Member, Trouble, TroubledStore, op
+from tests.hall import Hall, Member, Trouble, op, troubled
 from tornado_rt.errors import Unavailable
 from tornado_rt.room import MAX_BATCH
-
-
-def troubled(**options: Any) -> tuple[Hall, TroubledStore]:
-    hall = Hall(**options)
-    hall.store = hall.server.store = hall.server.hall.store = store = TroubledStore("epoch-1", hall.clock.time)
-    return hall, store
 
 
 def seqs(member: Member) -> list[int]:
@@ -197,8 +191,10 @@ async def test_a_mistake_in_a_room_ends_its_connections_and_reads_it_again() -> 
     await hall.quiet()
     anna.take(), bert.take()
     store.failures.append(Trouble("a bug"))
-    id_ = anna.update({"value": 2})
-    await hall.quiet()
+    with capture_logs() as logs:
+        id_ = anna.update({"value": 2})
+        await hall.quiet()
+    assert [(line["event"], line["dashboard_id"]) for line in logs] == [("room_failed", "board")]
     nack, goodbye = anna.take()
     assert (nack["correlationId"], nack["payload"]["code"], nack["payload"]["outcome"]) == (id_, "INTERNAL", "unknown")
     assert nack["payload"]["retryable"] is True
@@ -206,7 +202,7 @@ async def test_a_mistake_in_a_room_ends_its_connections_and_reads_it_again() -> 
     assert bert.types() == ["DISCONNECT"]
     assert anna.socket.closed_with == bert.socket.closed_with == (1011, "Server fault")
     assert (elsewhere.socket.closed_with, elsewhere.take()) == (None, [])
-    assert hall.server.faults == 1
+    assert hall.server.get_stats()["faults"] == 1
     again = await hall.join("anna", since=0)
     assert again.room is not anna.room
     assert again.take()[0]["payload"]["sync"]["widgets"]["w"]["data"] == {"value": 1}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.hall import Hall, Member
+from tests.hall import Hall, Member, troubled
 
 
 async def fallen_behind(hall: Hall) -> tuple[Member, Member]:
@@ -63,22 +63,30 @@ async def test_nothing_missed_is_no_catch_up() -> None:
 
 
 async def test_the_answers_it_is_owed_come_after_the_catch_up() -> None:
-    hall = Hall()
-    anna, bert = await fallen_behind(hall)
-    mine = bert.update({"value": 7}, baseVersion=0)
-    ping = bert.say("PING")
+    """It is not read from while it is behind; but what it had said before is judged all the same."""
+    hall, store = troubled()
+    anna, bert = await hall.people("anna", "bert")
+    anna.update({"value": 1})
+    await hall.quiet()
+    anna.take(), bert.take()
+    store.hold()
     anna.update({"value": 8})
+    await store.waiting.wait()
+    mine = bert.update({"value": 7}, baseVersion=1)
     other = bert.update({"own": 1})
+    bert.socket.is_full = True
+    bert.say("PING")
+    assert bert.types() == ["PONG"]
+    store.gate.set()
     await hall.quiet()
     assert bert.take() == []
     bert.socket.drain()
-    catch_up, *answers = bert.take()
-    assert (catch_up["type"], catch_up["payload"]["seq"]) == ("SYNC_UPDATE", 3)
-    assert catch_up["payload"]["widgets"]["w"]["data"] == {"value": 8, "own": 1, "old": 1}
-    by_id = {answer["correlationId"]: answer for answer in answers}
-    assert set(by_id) == {mine, ping, other}
-    assert (by_id[mine]["type"], by_id[ping]["type"]) == ("CONFLICT_DETECTED", "PONG")
-    assert by_id[other]["payload"] == {"received": True, "version": 3, "seq": 3}
+    catch_up, conflict, ack = bert.take()
+    assert bert.socket.pieces[-1] == 3
+    assert (catch_up["type"], catch_up["payload"]["fromSeq"], catch_up["payload"]["seq"]) == ("SYNC_UPDATE", 1, 3)
+    assert catch_up["payload"]["widgets"]["w"]["data"] == {"value": 8, "own": 1}
+    assert (conflict["type"], conflict["correlationId"]) == ("CONFLICT_DETECTED", mine)
+    assert (ack["correlationId"], ack["payload"]) == (other, {"received": True, "version": 3, "seq": 3})
 
 
 async def test_a_catch_up_that_fills_the_socket_again_is_followed_by_another() -> None:
@@ -153,7 +161,6 @@ async def test_whoever_leaves_while_behind_is_forgotten() -> None:
     assert bert.take() == []
 
 
-@pytest.mark.xfail(strict=True, reason="room: is_idle forgets those who are behind, so their room is evicted under them")
 async def test_a_room_stays_while_its_only_member_is_behind() -> None:
     """Or that member would be caught up from a room that hears of nothing any more: a silent gap."""
     hall = Hall()

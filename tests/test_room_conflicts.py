@@ -219,7 +219,6 @@ async def test_conflicts_are_those_of_one_connection() -> None:
     assert nack["payload"]["code"] == "CONFLICT_UNKNOWN"
 
 
-@pytest.mark.xfail(strict=True, reason="intake: resolution_of takes a conflict that has expired")
 async def test_a_conflict_is_remembered_for_ten_minutes() -> None:
     hall = Hall()
     anna, _, conflict = await in_conflict(hall)
@@ -244,7 +243,9 @@ async def test_the_newest_hundred_conflicts_are_remembered() -> None:
     await hall.quiet()
     ids = [anna.update({"value": 10 + turn}, baseVersion=1) for turn in range(101)]
     await hall.quiet()
-    conflicts = {message["correlationId"]: message["payload"]["conflictId"] for message in anna.take() if "correlationId" in message}
+    conflicts = {
+        message["correlationId"]: message["payload"]["conflictId"] for message in anna.take() if "correlationId" in message
+    }
     assert len(conflicts) == 101
     first, second = conflicts[ids[0]], conflicts[ids[1]]
     nack = await told(anna, anna.say("CONFLICT_RESOLVED", {"conflictId": first, "resolution": "local"}))
@@ -302,7 +303,6 @@ async def test_the_server_may_settle_conflicts_for_what_stands() -> None:
     assert anna.session.conflicts == {}
 
 
-@pytest.mark.xfail(strict=True, reason="room: a repeated conflict that the server settled is opened for the sender")
 async def test_a_repeated_conflict_that_the_server_settled_stays_settled() -> None:
     hall = Hall(limits={"conflict_strategy": "remote-wins"})
     anna, _, _ = await in_conflict(hall)

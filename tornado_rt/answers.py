@@ -49,7 +49,7 @@ def results_of(items: list[Item], timestamp: str) -> list[dict[str, Any]]:
 def result_of(item: Item, timestamp: str) -> dict[str, Any]:
     """One element of ``results`` (PROTOCOL section 6)."""
     result: dict[str, Any] = {"operationId": item.id, "status": "success", "type": item.type}
-    if item.parts:
+    if item.request is None:
         parts = results_of(item.parts, timestamp)
         result["status"] = _worst(parts)
         result["results"] = parts
@@ -71,7 +71,7 @@ def _verdict(item: Item, timestamp: str) -> dict[str, Any]:
             if merged:
                 said["merged"] = merged
             if isinstance(request, Batch):
-                said["results"] = _batch_results(request, stamp.seq, timestamp)
+                said["results"] = _batch_results(request, said, timestamp)
             return said | _resolved(item)
         case Settled(version=version):
             return _numbers(version) | _resolved(item)
@@ -82,7 +82,7 @@ def _verdict(item: Item, timestamp: str) -> dict[str, Any]:
             if verdict.merged:
                 said["merged"] = verdict.merged
             if isinstance(request, Batch):
-                said["results"] = _batch_results(request, verdict.seq, timestamp)
+                said["results"] = _batch_results(request, said, timestamp)
             return said | _resolved(item)
         case Conflict() as conflict:
             payload = item.conflict
@@ -119,12 +119,10 @@ def _aborted(batch: Batch) -> BatchAborted:
     return BatchAborted(f"none of the {len(batch.operations)} operations was applied, since not all of them could be")
 
 
-def _batch_results(batch: Batch, seq: int, timestamp: str) -> list[dict[str, Any]]:
-    """All of an atomic batch share one seq."""
-    return [
-        {"operationId": each.id, "status": "success", "type": each.type, "version": seq, "seq": seq, "timestamp": timestamp}
-        for each in batch.operations
-    ]
+def _batch_results(batch: Batch, said: dict[str, Any], timestamp: str) -> list[dict[str, Any]]:
+    """All of an atomic batch share one seq, and are repeated together."""
+    shared = {name: said[name] for name in ("version", "seq", "duplicate") if name in said} | {"timestamp": timestamp}
+    return [{"operationId": each.id, "status": "success", "type": each.type, **shared} for each in batch.operations]
 
 
 def refused_results(refused: Refused, timestamp: str) -> list[dict[str, Any]]:
@@ -150,11 +148,14 @@ def refused_results(refused: Refused, timestamp: str) -> list[dict[str, Any]]:
 
 def ack_of_results(items: list[Item], timestamp: str) -> bytes:
     """The payload of the one ACK that answers a message of several operations; ``seq`` is the highest that was given."""
+    payload: dict[str, Any] = {"received": True}
     if len(items) == 1 and items[0].type == "WIDGET_BATCH" and items[0].id is None:
-        results = result_of(items[0], timestamp).get("results", [])
+        whole = result_of(items[0], timestamp)
+        payload |= {name: whole[name] for name in ("version", "merged", "duplicate") if name in whole}
+        results = whole["results"]
     else:
         results = results_of(items, timestamp)
-    payload: dict[str, Any] = {"received": True, "results": results}
+    payload["results"] = results
     seqs = [seq for result in results for seq in _seqs(result)]
     if seqs:
         payload["seq"] = max(seqs)
