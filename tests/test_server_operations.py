@@ -1,4 +1,4 @@
-"""Several operations at once, by socket, by POST and from within the process: results, limits, atomic batches (PROTOCOL 3 and 6)."""
+"""Several operations at once, by socket, by POST and from within the process (PROTOCOL sections 3 and 6)."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ async def acknowledged(member: Member, type_: str, payload: dict[str, Any], id_:
     answer = await member.answer(id_)
     assert answer["type"] == "ACK", answer
     assert [message for message in member.take() if message.get("correlationId") == id_] == [answer]
-    payload = answer["payload"]
-    return payload
+    found: dict[str, Any] = answer["payload"]
+    return found
 
 
 def verdicts(results: list[dict[str, Any]]) -> list[tuple[str, str]]:
@@ -144,7 +144,7 @@ async def test_a_repeated_atomic_batch_is_a_duplicate() -> None:
 
 async def test_an_atomic_batch_names_what_it_was_merged_with() -> None:
     hall = Hall()
-    anna, bert = await with_a_change(hall)
+    anna, _ = await with_a_change(hall)
     operations = [op("WIDGET_UPDATE", "p1", widgetId="w", data={"color": "red"}, baseVersion=0)]
     payload = await acknowledged(anna, "WIDGET_BATCH", {"operations": operations})
     assert payload["merged"] == ["value"]
@@ -315,7 +315,7 @@ async def test_a_post_where_everything_succeeds_is_a_success() -> None:
 async def test_with_since_a_post_brings_what_was_missed() -> None:
     """PROTOCOL section 6: polling alone is a working client."""
     hall = Hall()
-    anna, _ = await with_a_change(hall)
+    await with_a_change(hall)
     answer = await posted(hall, [update("o1", 3, "mine")], "carl", since=1, epoch="epoch-1")
     sync = answer["sync"]
     assert (sync["mode"], [change["seq"] for change in sync["operations"]], sync["seq"]) == ("delta", [2, 3], 3)

@@ -8,16 +8,21 @@ from urllib.parse import urlsplit
 from tornado.httputil import HTTPServerRequest
 
 from tornado_rt.auth import Authenticator, Credentials
+from tornado_rt.errors import InvalidMessage
+from tornado_rt.protocol.messages import is_valid_id
 
-__all__ = ["LOOPBACK_HOSTS", "Gate", "credentials_of"]
+__all__ = ["LOOPBACK_HOSTS", "Gate", "credentials_of", "query_id", "query_seq"]
 
 LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """Plain values from the settings. ``allowed_hosts`` are names without a port, ``*`` for any, ``*.example.com`` for all below;
-    ``allowed_origins`` are scheme, host and port as browsers send them, ``*`` for any."""
+    """Plain values from the settings.
+
+    ``allowed_hosts`` are names without a port, ``*`` for any, ``*.example.com`` for all below; ``allowed_origins`` are scheme,
+    host and port as browsers send them, ``*`` for any.
+    """
 
     authenticator: Authenticator
     allowed_hosts: frozenset[str] = LOOPBACK_HOSTS
@@ -68,6 +73,29 @@ def credentials_of(request: HTTPServerRequest) -> Credentials:
     )
 
 
+def query_id(request: HTTPServerRequest, name: str) -> str | None:
+    """A query argument that must be an id, or absent. Raises ``InvalidMessage`` with its name."""
+    value = _argument(request, name)
+    if value is not None and not is_valid_id(value):
+        raise InvalidMessage(f"{name} must be 1 to 128 printable characters", details=((name, "is not an id"),))
+    return value
+
+
+def query_seq(request: HTTPServerRequest, name: str) -> int | None:
+    """A query argument that must be a seq, or absent. Raises ``InvalidMessage`` with its name."""
+    value = _argument(request, name)
+    if value is None:
+        return None
+    if not value.isascii() or not value.isdigit() or len(value) > 16:
+        raise InvalidMessage(f"{name} must be a whole number from 0 on", details=((name, "is not a seq"),))
+    return int(value)
+
+
 def _argument(request: HTTPServerRequest, name: str) -> str | None:
     values = request.query_arguments.get(name)
-    return values[-1].decode("utf-8", "replace") if values else None
+    if not values:
+        return None
+    try:
+        return values[-1].decode()
+    except UnicodeDecodeError:
+        return ""  # nobody's name; put right, it could be somebody's
