@@ -127,6 +127,32 @@ async def test_a_commit_whose_caller_has_gone_is_written_all_the_same(lodging: L
     await store.close()
 
 
+def test_a_loop_that_ends_without_closing_its_store_breaks_nothing(lodging: Lodging) -> None:
+    """The thread is left with nobody to tell; pytest turns an exception in it into a failure."""
+    store = sqlite_store(lodging)
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(store.start())
+    other = sqlite3.connect(lodging.path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    work = loop.create_task(store.commit("d", "epoch", 0, {}, [numbered("a")]))
+    loop.run_until_complete(asyncio.sleep(0))
+    loop.run_until_complete(asyncio.sleep(0))
+    work.cancel()
+    loop.run_until_complete(asyncio.gather(work, return_exceptions=True))
+    loop.close()
+    other.execute("ROLLBACK")
+    other.close()
+    assert store._reader is not None
+    store._reader._inbox.put(None)
+    store._inbox.put(None)
+    for thread in threading.enumerate():
+        if thread.name.startswith("sqlite-"):
+            thread.join(10)
+    with closing(sqlite3.connect(lodging.path)) as connection:
+        assert connection.execute("SELECT count(*) FROM journal").fetchone() == (1,)
+    store._lock.release()
+
+
 # Reading
 
 

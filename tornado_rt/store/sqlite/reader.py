@@ -14,6 +14,7 @@ from tornado_rt.errors import StartFault, Unavailable
 from tornado_rt.store.base import Contents
 from tornado_rt.store.sqlite.reading import Index, open_at
 from tornado_rt.store.sqlite.schema import connect_read_only
+from tornado_rt.store.sqlite.tasks import post
 
 __all__ = ["Reader"]
 
@@ -23,6 +24,7 @@ class _Open:
     dashboard_id: str
     since: int | None
     future: asyncio.Future[Contents]
+    outcome: Contents | Unavailable | None = None
 
 
 class Reader:
@@ -62,16 +64,16 @@ class Reader:
         try:
             connection = connect_read_only(self._path)
         except StartFault as fault:
-            self._loop.call_soon_threadsafe(self._started.set_exception, fault)
+            post(self._loop, self._started.set_exception, fault)
             return
-        self._loop.call_soon_threadsafe(self._started.set_result, None)
+        post(self._loop, self._started.set_result, None)
         try:
             while (request := self._inbox.get()) is not None:
-                outcome = self._read(connection, request)
-                self._loop.call_soon_threadsafe(_settle, request.future, outcome)
+                request.outcome = self._read(connection, request)
+                post(self._loop, _settle, request)
         finally:
             connection.close()  # by the thread that opened it
-            self._loop.call_soon_threadsafe(self._ended.set_result, None)
+            post(self._loop, self._ended.set_result, None)
 
     def _read(self, connection: sqlite3.Connection, request: _Open) -> Contents | Unavailable:
         try:
@@ -83,10 +85,10 @@ class Reader:
         return opened.contents
 
 
-def _settle(future: asyncio.Future[Contents], outcome: Contents | Unavailable) -> None:
-    if future.done():
-        return  # whoever asked has gone
-    if isinstance(outcome, Unavailable):
-        future.set_exception(outcome)
-    else:
-        future.set_result(outcome)
+def _settle(request: _Open) -> None:
+    if request.future.done():
+        pass  # whoever asked has gone
+    elif isinstance(request.outcome, Contents):
+        request.future.set_result(request.outcome)
+    elif request.outcome is not None:
+        request.future.set_exception(request.outcome)

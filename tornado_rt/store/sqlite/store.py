@@ -22,7 +22,7 @@ from tornado_rt.store.sqlite.reader import Reader
 from tornado_rt.store.sqlite.reading import Index, scan
 from tornado_rt.store.sqlite.rows import encode
 from tornado_rt.store.sqlite.schema import connect, prepare
-from tornado_rt.store.sqlite.tasks import Commit, Forget, Keys, Snapshot, Task
+from tornado_rt.store.sqlite.tasks import Commit, Forget, Keys, Snapshot, Task, post
 from tornado_rt.store.sqlite.troubles import CLOSED, Trouble
 from tornado_rt.store.sqlite.writer import Answers, Writer
 
@@ -230,15 +230,14 @@ class SqliteStore:
 
     def _run(self, started: asyncio.Future[None]) -> None:
         """The writer's thread, from the first to the last."""
-        later = self._loop.call_soon_threadsafe
         try:
             connection = self._open_file()
         except StartFault as fault:
-            later(started.set_exception, fault)
+            post(self._loop, started.set_exception, fault)
             return
         answers = Answers(self._loop, self._on_commits, self._on_snapshots, self._on_fatal)
         writer = Writer(connection, self._index, self._epoch, self._clock, self._inbox, answers, self.counts)
-        later(started.set_result, None)
+        post(self._loop, started.set_result, None)
         try:
             writer.run()
         except Exception:  # nobody else would hear of it, and all who wait would wait for ever
@@ -247,7 +246,7 @@ class SqliteStore:
             writer.run()  # refuses what comes
         finally:
             connection.close()  # by the thread that opened it
-            later(self._ended.set_result, None)
+            post(self._loop, self._ended.set_result, None)
 
     def _open_file(self) -> WriteConnection:
         connection = connect(self.path)

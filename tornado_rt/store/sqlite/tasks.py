@@ -1,15 +1,19 @@
-"""What the loop asks of the writer's thread. Plain values; knows neither."""
+"""What passes between the loop and the threads: plain values, and the way back. Knows neither side."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import TypeVar
 
 from tornado_rt.errors import Unavailable
 from tornado_rt.store.base import Outcome, Record
 
-__all__ = ["Commit", "Forget", "Keys", "Snapshot", "Task"]
+__all__ = ["Commit", "Forget", "Keys", "Snapshot", "Task", "post"]
+
+T = TypeVar("T")
 
 
 @dataclass(slots=True, eq=False)
@@ -56,6 +60,12 @@ class Forget:
     """Nobody works on a dashboard any more."""
 
     dashboard_id: str
+
+
+def post(loop: asyncio.AbstractEventLoop, callback: Callable[[T], object], argument: T) -> None:
+    """Have ``callback`` called on the loop, from a thread; or not at all, if the loop has ended without closing its store."""
+    with suppress(RuntimeError):
+        loop.call_soon_threadsafe(callback, argument)
 
 
 Task = list[Commit] | Snapshot | Keys | Forget | None  # None: write out what waits, then end

@@ -19,7 +19,7 @@ from tornado_rt.store.counts import Counts
 from tornado_rt.store.ledger import Ledger, judge
 from tornado_rt.store.sqlite.connection import WriteConnection
 from tornado_rt.store.sqlite.reading import DiskLog, Index
-from tornado_rt.store.sqlite.tasks import Commit, Forget, Keys, Snapshot, Task
+from tornado_rt.store.sqlite.tasks import Commit, Forget, Keys, Snapshot, Task, post
 from tornado_rt.store.sqlite.troubles import Trouble, trouble_of
 
 __all__ = ["Answers", "Writer"]
@@ -160,7 +160,7 @@ class Writer:
             connection.checkpoint("PASSIVE")
         if connection.trouble is not None and connection.trouble.is_fatal and not self._has_told:
             self._has_told = True
-            self._answers.loop.call_soon_threadsafe(self._answers.fatal, connection.trouble.sentence)
+            post(self._answers.loop, self._answers.fatal, connection.trouble.sentence)
 
     def _write_group(self) -> None:
         if self._connection.trouble is not None and self._connection.trouble.is_fatal:
@@ -185,7 +185,7 @@ class Writer:
 
     def _answer(self) -> None:
         """The whole group at once: waking the loop is a system call."""
-        self._answers.loop.call_soon_threadsafe(self._answers.commits, self._group)
+        post(self._answers.loop, self._answers.commits, self._group)
         self._group = []
 
     def _judge_group(self) -> list[_Append]:
@@ -249,7 +249,7 @@ class Writer:
         if useful and not self._connection.has_failed:
             self._keep(useful, weight)
         del self._snapshots[:count]
-        self._answers.loop.call_soon_threadsafe(self._answers.snapshots, turn)
+        post(self._answers.loop, self._answers.snapshots, turn)
 
     def _keep(self, snapshots: dict[str, Snapshot], weight: int) -> None:
         now = self._clock()
