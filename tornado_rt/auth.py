@@ -49,7 +49,7 @@ class Authenticator(Protocol):
 
 
 class TrustAuthenticator:
-    """The guide's way: the name in the query, else in ``Authorization: Bearer``, else in the cookie ``userId`` (PROTOCOL section 1)."""
+    """The guide's way: the name in the query, else in ``Authorization: Bearer``, else in the cookie (PROTOCOL section 1)."""
 
     async def identify(self, credentials: Credentials) -> Identity:
         for name in (credentials.query_user_id, credentials.bearer, credentials.subprotocol_token, credentials.cookie_user_id):

@@ -1,5 +1,6 @@
-"""One sweep over all sessions in place of a timer for each: who has gone silent, who takes nothing any more (PROTOCOL sections 3
-and 5, 5). Says PING and ends connections; knows nothing of what they talk about.
+"""One sweep over all sessions in place of a timer for each: who has gone silent, who takes nothing any more.
+
+PROTOCOL sections 3 and 5, 5. Says PING and ends connections; knows nothing of what they talk about.
 """
 
 from __future__ import annotations
@@ -8,8 +9,8 @@ from collections.abc import Callable
 
 from tornado_rt.errors import Close
 from tornado_rt.protocol.codec import encode_message
-from tornado_rt.room import Hall
 from tornado_rt.session import Session
+from tornado_rt.submission import Hall
 from tornado_rt.wire import encode_frame
 
 __all__ = ["Heartbeat"]

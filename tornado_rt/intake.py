@@ -1,5 +1,6 @@
-"""From what was said to what is judged: messages become requests to the rules. Knows the wire's models and the rules' values; no
-rooms, no sockets.
+"""From what was said to what is judged: messages become requests to the rules.
+
+Knows the wire's models and the rules' values; no rooms, no sockets.
 """
 
 from __future__ import annotations
@@ -67,10 +68,10 @@ def operation_of(type_: str, payload: OperationPayload, author: Author, id_: str
                 payload.widget_id,
                 author,
                 id_,
-                _digest(encoded, type_, payload.widget_id, base, payload.epoch, payload.unset, payload.replace),
+                _digest_update(encoded, type_, payload.widget_id, payload),
                 payload.data,
                 encoded,
-                tuple(payload.unset),
+                payload.unset,
                 payload.replace,
                 base,
                 base_epoch,
@@ -83,10 +84,10 @@ def operation_of(type_: str, payload: OperationPayload, author: Author, id_: str
                 payload.layout_id,
                 author,
                 id_,
-                _digest(encoded, type_, payload.layout_id, base, payload.epoch, payload.unset, payload.replace),
+                _digest_update(encoded, type_, payload.layout_id, payload),
                 payload.layout,
                 encoded,
-                tuple(payload.unset),
+                payload.unset,
                 payload.replace,
                 base,
                 base_epoch,
@@ -170,3 +171,13 @@ def _written(payload: ConflictResolvedPayload, kind: str, target: str, author: A
 def _digest(encoded: bytes, *content: Any) -> int:
     """Stands for an operation's type and payload; 32 bits of checksum and the length tell any honest mistake."""
     return len(encoded) << 32 | crc32(encoded, crc32(repr(content).encode()))
+
+
+def _digest_update(encoded: bytes, type_: str, target: str, payload: WidgetUpdatePayload | LayoutUpdatePayload) -> int:
+    """The same for updates, which are many: what most of them lack is looked at only where it is there."""
+    head = target.encode()
+    if payload.base_version is not None:
+        head += b" %d" % payload.base_version
+    if payload.unset or payload.replace or payload.epoch is not None or type_ != "WIDGET_UPDATE":
+        head += repr((type_, payload.unset, payload.replace, payload.epoch)).encode()
+    return len(encoded) << 32 | crc32(encoded, crc32(head))

@@ -1,8 +1,8 @@
-"""A dashboard as the wire shows it: snapshot, merged catch-up, delta (PROTOCOL sections 3 and 5). Reads committed state, sends
-nothing.
+"""A dashboard as the wire shows it: snapshot, merged catch-up, delta (PROTOCOL sections 3 and 5).
 
-What was encoded once is kept: of each document on the document itself, which never changes once it is committed, and of whole answers
-until the next operation, so that a thousand clients who come back at once cost little more than one.
+Reads committed state, sends nothing. What was encoded once is kept: of each document on the document itself, which never
+changes once it is committed, and of whole answers until the next operation, so that a thousand clients who come back at once
+cost little more than one.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Every path and its door. To be mounted as they are, or into an application of your own: ``Application(routes(server, gate))``."""
+"""Every path and its door; also to be mounted into an application of your own: ``Application(routes(server, gate))``."""
 
 from __future__ import annotations
 

@@ -11,27 +11,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import structlog
-from tornado_rt.answers import results_of
+
 from tornado_rt.core.document import Author
 from tornado_rt.core.limits import DashboardLimits
-from tornado_rt.errors import (
-    Close,
-    Forbidden,
-    Internal,
-    InvalidMessage,
-    Refusal,
-    ServerFault,
-    TooLarge,
-    Unavailable,
-)
+from tornado_rt.errors import Close, Internal, Refusal, Unavailable
 from tornado_rt.events import Event, Events, Listener
 from tornado_rt.heartbeat import Heartbeat
-from tornado_rt.intake import Item, batch_of, item_of, operation_of, resolution_of
-from tornado_rt.protocol.codec import decode, decode_operation, encode_json, encode_message, encode_nack
-from tornado_rt.protocol.messages import ClientMessage, SyncPost, WidgetBatchPayload, count_leaves
-from tornado_rt.room import Hall, Room, Submission, restore
+from tornado_rt.protocol.codec import decode_operation, encode_json, encode_message
+from tornado_rt.protocol.messages import SyncPost
+from tornado_rt.reception import Reception
+from tornado_rt.room import Room, restore
 from tornado_rt.session import Connection, Session, Way, disconnect_payload
 from tornado_rt.store.base import Store
+from tornado_rt.submission import Hall
 from tornado_rt.wire import encode_frame
 
 __all__ = ["Options", "RealtimeServer"]
@@ -60,8 +52,8 @@ class Options:
 class RealtimeServer:
     """One process's worth of dashboards.
 
-    ``time`` is the wall clock in seconds since 1970, ``monotonic`` one that never steps back, ``timestamp`` the wall clock as ISO
-    8601 with milliseconds, ``new_id`` makes ids that are unique in this process and, by their beginning, beyond it.
+    ``time`` is the wall clock in seconds since 1970, ``monotonic`` one that never steps back, ``timestamp`` the wall clock as
+    ISO 8601 with milliseconds, ``new_id`` makes ids that are unique in this process and, by their beginning, beyond it.
     """
 
     def __init__(
@@ -86,16 +78,18 @@ class RealtimeServer:
         )
         self.rooms: dict[str, Room] = {}
         self.sessions: dict[Session, Callable[[], None]] = {}
+        self._reception = Reception(self.hall, options.max_operations)
+        self.receive = self._reception.receive
         self.is_draining = False
         self.store_reads = 0
-        self.faults = 0
         self.lag_seconds = 0.0
         self.max_lag_seconds = 0.0
         self._started_at = monotonic()
         self._is_running = False
         self._loading: dict[str, asyncio.Task[Room]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._slots = 0
+        self._next_slot_at = 0.0
+        self._is_empty: asyncio.Future[None] | None = None  # fulfilled when the last session of a drain has gone
 
     # Life
 
@@ -108,16 +102,17 @@ class RealtimeServer:
         self.events.emit(Event("initialized"))
 
     async def drain(self, grace_seconds: float) -> None:
-        """Turn newcomers away, answer what is in flight, send everybody off with a slot to come back in (PROTOCOL section 1)."""
+        """Turn newcomers away, answer what is in flight, send everybody off with a slot (PROTOCOL section 1)."""
         self.is_draining = True
         deadline = self.hall.monotonic() + grace_seconds
-        await self._settle(deadline)
+        await self._settle(grace_seconds)
         sessions = list(self.sessions)
         log.info("draining", connections=len(sessions))
         for session in sessions:
             session.close(Close.SERVER_SHUTTING_DOWN, self.next_slot_ms())
-        while self.sessions and self.hall.monotonic() < deadline:
-            await asyncio.sleep(0.02)
+        if sessions:
+            self._is_empty = asyncio.get_running_loop().create_future()
+            await asyncio.wait([self._is_empty], timeout=max(0.0, deadline - self.hall.monotonic()))
 
     async def shutdown(self, grace_seconds: float = 10.0) -> None:
         """Drain, then close the store. Nothing that was acknowledged is lost, however this ends."""
@@ -132,10 +127,11 @@ class RealtimeServer:
         await self.store.close()
         self.events.emit(Event("shutdown"))
 
-    async def _settle(self, deadline: float) -> None:
+    async def _settle(self, seconds: float) -> None:
         """Wait until every room has answered what it was asked."""
-        while any(not room.is_settled for room in self.rooms.values()) and self.hall.monotonic() < deadline:
-            await asyncio.sleep(0.005)
+        busy = [room.task for room in self.rooms.values() if room.task is not None]
+        if busy:
+            await asyncio.wait(busy, timeout=seconds)
 
     @property
     def is_running(self) -> bool:
@@ -150,8 +146,9 @@ class RealtimeServer:
 
     def next_slot_ms(self) -> int:
         """When the next of those who are sent away may come back, so that they do not all come at once."""
-        self._slots += 1
-        return int(self._slots * 1000 / (self.options.accept_rate_per_second or 1_000_000))
+        now = self.hall.monotonic()
+        self._next_slot_at = max(now, self._next_slot_at) + 1 / (self.options.accept_rate_per_second or 1_000_000)
+        return round((self._next_slot_at - now) * 1000)
 
     # Rooms
 
@@ -184,7 +181,7 @@ class RealtimeServer:
 
     def _on_room_fault(self, room: Room, error: BaseException) -> None:
         """A bug in a room: nobody knows what it would do next, so it is thrown away and read again from the store."""
-        self.faults += 1
+        self.hall.faults += 1
         log.error("room_failed", dashboard_id=room.dashboard_id, exc_info=error)
         self.rooms.pop(room.dashboard_id, None)
         room.give_up(Internal("the server made a mistake; repeat the operation under the same id", outcome_unknown=True))
@@ -212,7 +209,7 @@ class RealtimeServer:
         self.sessions[session] = self.heartbeat.join(session)
         session.send(self._connect_message(session, since, epoch))
         if not self.events.is_idle:
-            self._emit("client:connected", session)
+            self.events.emit(session.event("client:connected"))
         return session
 
     def disconnect(self, session: Session) -> None:
@@ -221,8 +218,10 @@ class RealtimeServer:
         if leave is not None:
             leave()
             session.room.leave(session)
+            if not self.sessions and self._is_empty is not None and not self._is_empty.done():
+                self._is_empty.set_result(None)
             if not self.events.is_idle:
-                self._emit("client:disconnected", session)
+                self.events.emit(session.event("client:disconnected"))
 
     def _connect_message(self, session: Session, since: int | None, epoch: str | None) -> bytes:
         room = session.room
@@ -253,7 +252,7 @@ class RealtimeServer:
         return encode_message("CONNECT", self.hall.new_id(), self.hall.timestamp(), session.user, body)
 
     def farewell(self, how: Close, user_id: str = "") -> bytes:
-        """DISCONNECT for a connection that is not let in, as a frame; with a slot where it may come back (PROTOCOL section 1)."""
+        """DISCONNECT for a connection that is not let in, as a frame; with a slot where it may come back."""
         slot = self.next_slot_ms() if how is Close.TRY_AGAIN_LATER else None
         hall = self.hall
         payload = disconnect_payload(how, slot)
@@ -264,137 +263,25 @@ class RealtimeServer:
         most = self.options.max_connections
         return bool(most) and len(self.sessions) >= most
 
-    # What messages mean
-
-    def receive(self, session: Session, raw: bytes) -> None:
-        """Take in one text frame of a client. Whatever is wrong with it ends here: in a NACK, and in a log line if it is our fault."""
-        session.message_count += 1
-        message_id = None
-        try:
-            message = decode(raw)
-            message_id = message.id
-            if message.user_id != session.user:
-                raise Forbidden("userId is another than the connection's", details=(("userId", "must be your own"),))
-            if not self.events.is_idle:
-                self._emit("message:received", session, message)
-            self._carry_out(session, message)
-        except Refusal as refusal:
-            self._nack(session, refusal, message_id or refusal.message_id)
-        except Exception:
-            self.faults += 1
-            log.exception("message_failed", client_id=session.id, dashboard_id=session.room.dashboard_id)
-            self._nack(session, Internal("the server made a mistake; it has been logged"), message_id)
-
-    def _carry_out(self, session: Session, message: ClientMessage) -> None:
-        payload: Any = message.payload
-        match message.type:
-            case "WIDGET_UPDATE" | "WIDGET_DELETE" | "LAYOUT_UPDATE" | "LAYOUT_RESTORE":
-                self._may_write(session)
-                operation = operation_of(message.type, payload, session.author, message.id, session.epoch)
-                self._submit(session, message, [Item(message.id, message.type, operation)], is_single=True)
-            case "CONFLICT_RESOLVED":
-                self._may_write(session)
-                resolution = resolution_of(payload, session.author, message.id, session.epoch, session.conflicts)
-                session.conflicts.pop(payload.conflict_id, None)
-                self._submit(session, message, [Item(message.id, message.type, resolution)], is_single=True)
-            case "WIDGET_BATCH" | "SYNC_UPDATE":
-                self._may_write(session)
-                self._submit(session, message, self._items(session, message))
-            case "SYNC_REQUEST":
-                self._sync(session, message)
-            case "PING":
-                self._pong(session, message)
-            case "DISCONNECT":
-                session.connection.close(Close.NORMAL.code, Close.NORMAL.reason)
-
-    def _submit(self, session: Session, message: ClientMessage, items: list[Item], *, is_single: bool = False) -> None:
-        session.room.submit(Submission(session.author, items, session, message.id, is_single, message))
-
-    def _may_write(self, session: Session) -> None:
-        if "write" not in session.permissions:
-            raise Forbidden("you may read this dashboard, not change it")
-
-    def _items(self, session: Session, message: ClientMessage) -> list[Item]:
-        payload: Any = message.payload
-        self._check_count(len(payload.operations) if message.type == "WIDGET_BATCH" else count_leaves(payload.operations))
-        author, epoch = session.author, session.epoch
-        if isinstance(payload, WidgetBatchPayload) and payload.atomic:
-            return [Item(None, "WIDGET_BATCH", batch_of(payload.operations, author, message.id, epoch))]
-        return [item_of(operation, author, epoch, session.conflicts) for operation in payload.operations]
-
-    def _check_count(self, count: int) -> None:
-        most = self.options.max_operations
-        if count == 0:
-            raise InvalidMessage("there is no operation in it", details=(("payload.operations", "must not be empty"),))
-        if most and count > most:
-            raise TooLarge(f"at most {most} operations at once", details=(("payload.operations", f"at most {most}"),))
-
-    def _sync(self, session: Session, message: ClientMessage) -> None:
-        payload: Any = message.payload
-        body = session.room.sync(payload.since, payload.epoch)
-        session.epoch = session.room.dashboard.epoch
-        self._reply(session, "SYNC_RESPONSE", body, message.id)
-        if not self.events.is_idle:
-            self._emit("sync:requested", session, message)
-
-    def _pong(self, session: Session, message: ClientMessage) -> None:
-        self._reply(session, "PONG", b'{"serverTime":"%b"}' % self.hall.timestamp().encode(), message.id)
-
-    def _reply(self, session: Session, type_: str, payload: bytes, correlation_id: str | None) -> None:
-        hall = self.hall
-        session.send(encode_message(type_, hall.new_id(), hall.timestamp(), session.user, payload, correlation_id))
-
-    def _nack(self, session: Session, refusal: Refusal, message_id: str | None) -> None:
-        hall = self.hall
-        session.send(encode_nack(hall.new_id(), hall.timestamp(), session.user, message_id, refusal))
-
-    # Without a socket
+    # Asked from within the process or by HTTP; what a socket says goes to ``receive``
 
     async def post(self, author: Author, post: SyncPost) -> dict[str, Any]:
-        """Carry out a POST (PROTOCOL section 6); done when everything in it is durable.
+        """Carry out a POST (PROTOCOL section 6); returns its answer when everything in it is durable.
 
         Raises ``Unavailable`` while draining, ``TooLarge`` for too many operations.
         """
         if self.is_draining:
             raise Unavailable("the server is shutting down", retry_after_ms=self.next_slot_ms())
-        if post.operations:
-            self._check_count(count_leaves(post.operations))
-        room = await self.enter(post.dashboard_id or "default")
-        epoch = post.epoch or room.dashboard.epoch
-        items = [item_of(operation, author, epoch, {}) for operation in post.operations]
-        if items:
-            await self._judged(room, author, items, post)
-        results = results_of(items, self.hall.timestamp())
-        answer: dict[str, Any] = {"success": all(result["status"] == "success" for result in results), "results": results}
-        answer["timestamp"] = self.hall.timestamp()
-        if post.since is not None:
-            answer["sync"] = room.sync(post.since, post.epoch)
-        return answer
+        return await self._reception.post(await self.enter(post.dashboard_id or "default"), author, post)
 
     async def apply(self, dashboard_id: str, operation: Mapping[str, Any], *, user_id: str) -> dict[str, Any]:
         """Change a document from within the process, by the same path as a client's; returns when it is durable.
 
-        ``operation`` is an ``Op``: ``{operationId, type, payload}`` as on the wire. Returns its result (PROTOCOL section 6). Raises
-        ``InvalidMessage`` for a malformed one and ``Unavailable`` where the store cannot take it.
+        ``operation`` is an ``Op``: ``{operationId, type, payload}`` as on the wire. Returns its result (PROTOCOL section 6).
+        Raises ``InvalidMessage`` for a malformed one and ``Unavailable`` where the store cannot take it.
         """
         decoded = decode_operation(operation)
-        room = await self.enter(dashboard_id)
-        author = Author(user_id, f"process-{self.hall.new_id()}")
-        item = item_of(decoded, author, room.dashboard.epoch, {})
-        await self._judged(room, author, [item], decoded)
-        if isinstance(item.outcome, ServerFault):
-            raise item.outcome
-        return results_of([item], self.hall.timestamp())[0]
-
-    async def _judged(self, room: Room, author: Author, items: list[Item], message: Any) -> None:
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-        def finish(_: list[Item]) -> None:
-            if not done.done():
-                done.set_result(None)
-
-        room.submit(Submission(author, items, message=message, done=finish))
-        await done
+        return await self._reception.apply(await self.enter(dashboard_id), decoded, user_id)
 
     # Speaking from within the process
 
@@ -435,9 +322,6 @@ class RealtimeServer:
 
         return decorate
 
-    def _emit(self, name: str, session: Session, message: Any = None) -> None:
-        self.events.emit(Event(name, session.id, session.user, session.room.dashboard_id, message))
-
     def get_stats(self) -> dict[str, Any]:
         """The guide's statistics and ours (PROTOCOL section 6); ``uptime`` and lags in seconds."""
         hall = self.hall
@@ -452,7 +336,7 @@ class RealtimeServer:
             "behind": len(hall.laggards),
             "storeReads": self.store_reads,
             "loopLag": {"last": round(self.lag_seconds, 6), "max": round(self.max_lag_seconds, 6)},
-            "faults": self.faults,
+            "faults": hall.faults,
             "timestamp": hall.timestamp(),
         }
 
@@ -483,5 +367,5 @@ class RealtimeServer:
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None and not isinstance(task.exception(), Refusal):
-            self.faults += 1
+            self.hall.faults += 1
             log.error("task_failed", exc_info=task.exception())

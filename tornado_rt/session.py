@@ -1,7 +1,7 @@
 """One connection at work: who it is, what it is owed, what it has been asked. Knows its outbox and its room; decides nothing.
 
-A session whose socket is full is **behind**: it is sent no changes; ``position`` remembers the last seq that it has in full, and
-``owed`` the answers that will follow its catch-up (PROTOCOL section 5, 5).
+A session whose socket is full is **behind**: it is sent no changes; ``position`` remembers the last seq that it has in full,
+and ``owed`` the answers that will follow its catch-up (PROTOCOL section 5, 5).
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
 from tornado_rt.core.document import Author
+from tornado_rt.events import Event
 from tornado_rt.intake import OpenConflict
 from tornado_rt.protocol.codec import encode_message
 from tornado_rt.wire import encode_frame
@@ -36,6 +37,9 @@ class Way(Protocol):
     def behind(self) -> bool: ...
 
     @property
+    def buffered_bytes(self) -> int: ...
+
+    @property
     def progress(self) -> int: ...
 
     def ping(self, ahead: bytes = b"") -> bool: ...
@@ -52,8 +56,8 @@ class Connection(Protocol):
 
 
 class Session:
-    """``heard_at`` and ``connected_at`` are seconds on the monotonic and on the wall clock; ``progress`` and ``stuck_since`` tell a
-    slow reader from one that takes nothing at all."""
+    """``heard_at`` and ``connected_at`` are seconds on the monotonic and on the wall clock; ``progress`` and ``stuck_since``
+    tell a slow reader from one that takes nothing at all."""
 
     __slots__ = (
         "author",
@@ -114,14 +118,28 @@ class Session:
         elif not self.outbox.send(frames):
             self.room.falls_behind(self)
 
+    def event(self, name: str, message: Any = None) -> Event:
+        """Something about this connection, for listeners."""
+        return Event(name, self.id, self.user, self.room.dashboard_id, message)
+
     def open_conflict(self, conflict_id: str, conflict: OpenConflict, now: float) -> None:
         """Remember a conflict until it is answered, the newest hundred for ten minutes."""
         conflict.expires = now + OPEN_CONFLICT_SECONDS
         self.conflicts.pop(conflict_id, None)
         self.conflicts[conflict_id] = conflict
-        oldest = next(iter(self.conflicts))
-        if len(self.conflicts) > MAX_OPEN_CONFLICTS or self.conflicts[oldest].expires < now:
-            del self.conflicts[oldest]
+        if len(self.open_conflicts(now)) > MAX_OPEN_CONFLICTS:
+            del self.conflicts[next(iter(self.conflicts))]
+
+    def settle(self, message: Any) -> None:
+        """The conflict that this message answered, if it was an answer, is closed."""
+        if message.type == "CONFLICT_RESOLVED":
+            self.conflicts.pop(message.payload.conflict_id, None)
+
+    def open_conflicts(self, now: float) -> dict[str, OpenConflict]:
+        """The conflicts that can still be answered by their id alone; ``now`` is on the monotonic clock."""
+        for conflict_id in [name for name, conflict in self.conflicts.items() if conflict.expires < now]:
+            del self.conflicts[conflict_id]
+        return self.conflicts
 
     def describe(self, now: float, timeout_seconds: float) -> dict[str, Any]:
         """For ``stats``. ``now`` is on the monotonic clock."""
@@ -132,6 +150,7 @@ class Session:
             "dashboardId": self.room.dashboard_id,
             "connectedAt": isoformat(self.connected_at),
             "messageCount": self.message_count,
+            "outboxBytes": self.outbox.buffered_bytes,
             "isAlive": not timeout_seconds or silent_seconds <= timeout_seconds,
         }
 

@@ -17,13 +17,12 @@ from tornado_rt.errors import (
     Internal,
     InvalidMessage,
     MethodNotAllowed,
-    Misdirected,
     NotFound,
     Refusal,
 )
 from tornado_rt.handlers.gate import Gate, credentials_of
+from tornado_rt.handlers.visitor import check_origin
 from tornado_rt.protocol.codec import encode_json
-from tornado_rt.protocol.messages import is_valid_id
 from tornado_rt.server import RealtimeServer
 
 __all__ = ["BaseHandler", "NotFoundHandler"]
@@ -55,14 +54,9 @@ class BaseHandler(RequestHandler):
         self.set_header("Content-Security-Policy", CONTENT_SECURITY_POLICY)
 
     def prepare(self) -> None:
-        """Refuse a foreign Host (421) and a foreign Origin (403) before anything else is looked at (HARDENING, DNS rebinding)."""
-        host = self.request.host
-        if not self.gate.knows_host(host):
-            raise Misdirected("this Host is not served here; RT_ALLOWED_HOSTS lists those that are")
-        origin = self.request.headers.get("Origin")
+        """Refuse a foreign Host (421) and a foreign Origin (403) before anything else is looked at (DNS rebinding)."""
+        origin = check_origin(self.gate, self.request)
         if origin is not None:
-            if not self.gate.welcomes_origin(origin, host):
-                raise Forbidden("pages of this Origin may not connect; RT_ALLOWED_ORIGINS lists those that may")
             self._allow_origin(origin)
 
     def _allow_origin(self, origin: str) -> None:
@@ -80,24 +74,6 @@ class BaseHandler(RequestHandler):
     async def identify(self) -> Identity:
         """Who sends this. Raises ``Unauthorized``."""
         return await self.gate.authenticator.identify(credentials_of(self.request))
-
-    def checked_id(self, name: str, default: str | None = None) -> str | None:
-        """A query argument that must be an id, or absent. Raises ``InvalidMessage`` with its name."""
-        value = self.get_query_argument(name, None, strip=False)
-        if value is None:
-            return default
-        if not is_valid_id(value):
-            raise InvalidMessage(f"{name} must be 1 to 128 printable characters", details=((name, "is not an id"),))
-        return value
-
-    def checked_seq(self, name: str) -> int | None:
-        """A query argument that must be a seq, or absent."""
-        value = self.get_query_argument(name, None)
-        if value is None:
-            return None
-        if not value.isascii() or not value.isdigit() or len(value) > 16:
-            raise InvalidMessage(f"{name} must be a whole number from 0 on", details=((name, "is not a seq"),))
-        return int(value)
 
     def write_json(self, body: Any) -> None:
         self.set_header("Content-Type", "application/json")
@@ -140,7 +116,7 @@ class BaseHandler(RequestHandler):
     def log_exception(self, typ: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
         """A refusal is an answer, not an event; only a mistake of ours is worth a line."""
         if not isinstance(value, Refusal | HTTPError):
-            self.server.faults += 1
+            self.server.hall.faults += 1
             log.error("request_failed", method=self.request.method, path=self.request.path, exc_info=value)
 
 

@@ -1,4 +1,4 @@
-"""The HTTP door: the guide's health check, the sync fallback, statistics, the protocol's own descriptions (PROTOCOL section 6)."""
+"""The HTTP door: health, the sync fallback, statistics, the protocol's own descriptions (PROTOCOL section 6)."""
 
 from __future__ import annotations
 

@@ -1,0 +1,155 @@
+"""What a client's messages mean: each is decoded, checked against who sent it, and put to its room (PROTOCOL section 3).
+
+The one place where a bug in judging a message is caught: it costs the sender a NACK, and us a line in the log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import structlog
+
+from tornado_rt.answers import results_of
+from tornado_rt.core.document import Author
+from tornado_rt.errors import Close, Forbidden, Internal, InvalidMessage, Refusal, ServerFault, TooLarge
+from tornado_rt.intake import Item, OpenConflict, batch_of, item_of, operation_of, resolution_of
+from tornado_rt.protocol.codec import decode, encode_message, encode_nack
+from tornado_rt.protocol.messages import ClientMessage, SyncOp, SyncPost, WidgetBatchPayload, count_leaves
+from tornado_rt.room import Room
+from tornado_rt.session import Session
+from tornado_rt.submission import Hall, Submission
+
+__all__ = ["Reception"]
+
+log = structlog.get_logger(__name__)
+
+
+class Reception:
+    """Takes in what is said; answers at once what needs no judging. ``max_operations`` is the most in one message (0: any)."""
+
+    def __init__(self, hall: Hall, max_operations: int) -> None:
+        self._hall = hall
+        self._max_operations = max_operations
+
+    def receive(self, session: Session, raw: bytes) -> None:
+        """Take in one text frame. Whatever is wrong with it ends here: in a NACK, and in the log if it is our fault."""
+        session.message_count += 1
+        message_id = None
+        try:
+            message = decode(raw)
+            message_id = message.id
+            if message.user_id != session.user:
+                raise Forbidden("userId is another than the connection's", details=(("userId", "must be your own"),))
+            if not self._hall.events.is_idle:
+                self._hall.events.emit(session.event("message:received", message))
+            self._carry_out(session, message)
+        except Refusal as refusal:
+            self._nack(session, refusal, message_id or refusal.message_id)
+        except Exception:
+            self._hall.faults += 1
+            log.exception("message_failed", client_id=session.id, dashboard_id=session.room.dashboard_id)
+            self._nack(session, Internal("the server made a mistake; it has been logged"), message_id)
+
+    def _carry_out(self, session: Session, message: ClientMessage) -> None:
+        payload: Any = message.payload
+        match message.type:
+            case "WIDGET_UPDATE" | "WIDGET_DELETE" | "LAYOUT_UPDATE" | "LAYOUT_RESTORE":
+                self._may_write(session)
+                operation = operation_of(message.type, payload, session.author, message.id, session.epoch)
+                self._submit(session, message, [Item(message.id, message.type, operation)], is_single=True)
+            case "CONFLICT_RESOLVED":
+                self._may_write(session)
+                resolution = resolution_of(payload, session.author, message.id, session.epoch, self._conflicts(session))
+                self._submit(session, message, [Item(message.id, message.type, resolution)], is_single=True)
+            case "WIDGET_BATCH" | "SYNC_UPDATE":
+                self._may_write(session)
+                self._submit(session, message, self._items(session, message))
+            case "SYNC_REQUEST":
+                self._sync(session, message)
+            case "PING":
+                self._pong(session, message)
+            case "DISCONNECT":
+                session.connection.close(Close.NORMAL.code, Close.NORMAL.reason)
+
+    def _submit(self, session: Session, message: ClientMessage, items: list[Item], *, is_single: bool = False) -> None:
+        session.room.submit(Submission(session.author, items, session, message.id, is_single, message))
+
+    def _conflicts(self, session: Session) -> dict[str, OpenConflict]:
+        return session.open_conflicts(self._hall.monotonic())
+
+    def _may_write(self, session: Session) -> None:
+        if "write" not in session.permissions:
+            raise Forbidden("you may read this dashboard, not change it")
+
+    def _items(self, session: Session, message: ClientMessage) -> list[Item]:
+        payload: Any = message.payload
+        self._check_count(len(payload.operations) if message.type == "WIDGET_BATCH" else count_leaves(payload.operations))
+        author, epoch = session.author, session.epoch
+        if isinstance(payload, WidgetBatchPayload) and payload.atomic:
+            return [Item(None, "WIDGET_BATCH", batch_of(payload.operations, author, message.id, epoch))]
+        return [item_of(operation, author, epoch, self._conflicts(session)) for operation in payload.operations]
+
+    def _check_count(self, count: int) -> None:
+        most = self._max_operations
+        if count == 0:
+            raise InvalidMessage("there is no operation in it", details=(("payload.operations", "must not be empty"),))
+        if most and count > most:
+            raise TooLarge(f"at most {most} operations at once", details=(("payload.operations", f"at most {most}"),))
+
+    def _sync(self, session: Session, message: ClientMessage) -> None:
+        payload: Any = message.payload
+        body = session.room.sync(payload.since, payload.epoch)
+        session.epoch = session.room.dashboard.epoch
+        self._reply(session, "SYNC_RESPONSE", body, message.id)
+        if not self._hall.events.is_idle:
+            self._hall.events.emit(session.event("sync:requested", message))
+
+    def _pong(self, session: Session, message: ClientMessage) -> None:
+        self._reply(session, "PONG", b'{"serverTime":"%b"}' % self._hall.timestamp().encode(), message.id)
+
+    def _reply(self, session: Session, type_: str, payload: bytes, correlation_id: str | None) -> None:
+        hall = self._hall
+        session.send(encode_message(type_, hall.new_id(), hall.timestamp(), session.user, payload, correlation_id))
+
+    def _nack(self, session: Session, refusal: Refusal, message_id: str | None) -> None:
+        hall = self._hall
+        session.send(encode_nack(hall.new_id(), hall.timestamp(), session.user, message_id, refusal))
+
+    # Without a socket
+
+    async def post(self, room: Room, author: Author, post: SyncPost) -> dict[str, Any]:
+        """Carry out a POST; returns its answer, ``sync`` as JSON text. Raises ``TooLarge`` for too many operations."""
+        if post.operations:
+            self._check_count(count_leaves(post.operations))
+        epoch = post.epoch or room.dashboard.epoch
+        items = [item_of(operation, author, epoch, {}) for operation in post.operations]
+        if items:
+            await self._judged(room, author, items, post)
+        at = self._hall.timestamp()
+        results = results_of(items, at)
+        answer: dict[str, Any] = {"success": all(result["status"] == "success" for result in results), "results": results}
+        answer["timestamp"] = at
+        if post.since is not None:
+            answer["sync"] = room.sync(post.since, post.epoch)
+        return answer
+
+    async def apply(self, room: Room, operation: SyncOp, user_id: str) -> dict[str, Any]:
+        """Carry out one operation of the process's own; returns its result. Raises ``ServerFault`` where it may be repeated."""
+        author = Author(user_id, f"process-{self._hall.new_id()}")
+        item = item_of(operation, author, room.dashboard.epoch, {})
+        await self._judged(room, author, [item], operation)
+        for leaf in item.leaves():
+            if isinstance(leaf.outcome, ServerFault):
+                raise leaf.outcome
+        return results_of([item], self._hall.timestamp())[0]
+
+    async def _judged(self, room: Room, author: Author, items: list[Item], message: Any) -> None:
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def finish(_: list[Item]) -> None:
+            if not done.done():
+                done.set_result(None)
+
+        room.submit(Submission(author, items, message=message, done=finish))
+        await done
