@@ -45,6 +45,7 @@ class Operation:
     attempts: int = 0
 
     carrier: str | None = None  # the message or POST that it travels in now
+    is_posted: bool = False  # and that is a POST
     left: bool = False  # it left and nobody said that nothing was changed: it may have been applied
     refused: bool = False  # it left and a NACK said that nothing was changed: it is to be repeated
     is_resumed: bool = False  # it stood in the queue when the connection came

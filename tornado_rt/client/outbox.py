@@ -3,7 +3,7 @@
 The rules are PROTOCOL section 8: operations on one document leave in their order; while one is to be repeated later ones wait;
 what may have been applied is repeated unchanged under its id; from what was refused the fields that a later one has set
 meanwhile are taken out, under a new id. So that this can always be done, nothing follows an operation that touches a whole
-document, or several, onto that document before it has its verdict.
+document, or several, onto that document before it has its verdict; nor one that travels by POST, which a socket may overtake.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ class Outbox:
                     closed_to_new |= keys  # first hear what became of the later ones
                     continue
                 chosen.append(operation)
-            if not operation.is_plain:
+            if operation.is_posted or not operation.is_plain:
                 closed |= keys
         return chosen
 
@@ -173,19 +173,22 @@ class Outbox:
 
     # On the way
 
-    def sent(self, operation: Operation, carrier: str, now: float, timeout_seconds: float) -> None:
+    def sent(self, operation: Operation, carrier: str, deadline: float, *, by_post: bool) -> None:
+        """It travels now; what is not answered by ``deadline`` is repeated."""
         operation.state = OperationState.SENT
         operation.carrier = carrier
+        operation.is_posted = by_post
         operation.left = True
         operation.refused = False
         operation.attempts += 1
-        operation.deadline = now + timeout_seconds
+        operation.deadline = deadline
 
     def unanswered(self, operations: Iterable[Operation]) -> None:
         """No answer will come by this way: they are repeated, unchanged."""
         for operation in operations:
             if operation.carrier is not None:
                 operation.carrier = None
+                operation.is_posted = False
                 operation.state = OperationState.PENDING
 
     def expire(self, now: float) -> list[Operation]:
@@ -203,6 +206,7 @@ class Outbox:
         """It was refused and is worth another try."""
         operation.state = OperationState.PENDING
         operation.carrier = None
+        operation.is_posted = False
         operation.left = may_have_been_applied
         operation.refused = not may_have_been_applied
         operation.not_before = not_before

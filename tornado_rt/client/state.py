@@ -340,7 +340,7 @@ class ClientState:
             carrier = self.emit("SYNC_UPDATE" if is_sync else "WIDGET_BATCH", payload)
         self.verdicts.carriers[carrier] = group
         for operation in group:
-            self.outbox.sent(operation, carrier, now, self.options.operation_timeout)
+            self.outbox.sent(operation, carrier, now + self.options.operation_timeout, by_post=False)
 
     def due(self, now: float) -> float | None:
         """When ``flush`` has something to do by time alone; None if never."""
@@ -362,7 +362,7 @@ class ClientState:
         group = next(grouped(self._leaving(now), self.limits), [])
         post = Post(self.new_id(), {"type": "SYNC", "operations": [each.wire for each in group], **self.resume}, group)
         for operation in group:
-            self.outbox.sent(operation, post.id, now, self.options.operation_timeout)
+            self.outbox.sent(operation, post.id, float("inf"), by_post=True)
         return post
 
     def is_idle(self, now: float) -> bool:
