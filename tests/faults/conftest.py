@@ -16,10 +16,10 @@ def make_server(tmp_path: Path) -> Iterator[Callable[..., ServerProcess]]:
     """Makes a server, not yet started, on the SQLite file ``tmp_path/rt.db``; with ``mutations``, the mutant server."""
     servers: list[ServerProcess] = []
 
-    def make(mutations: str = "", **options: Any) -> ServerProcess:
+    def make(mutations: str = "", store: str = f"sqlite:///{tmp_path}/rt.db", **options: Any) -> ServerProcess:
         if mutations:
             options["program"] = (str(MUTANT), mutations)
-        server = ServerProcess(f"sqlite:///{tmp_path}/rt.db", tmp_path / "server.log", **options)
+        server = ServerProcess(store, tmp_path / "server.log", **options)
         servers.append(server)
         return server
 

@@ -151,6 +151,8 @@ class Driver:
         self.verdicts = 0
         self.window = 4
         self.by_socket, self.by_post = socket, post
+        self._is_ending = False
+        self._calls: set[asyncio.Future[Any]] = set()
         self.changed = asyncio.Event()
         self._syncing = self._unknown_change = False
         self._containers: dict[str, list[Json]] = {}  # messages that carry several pending operations
@@ -175,6 +177,12 @@ class Driver:
         finally:
             for task in self._tasks:
                 task.cancel()
+
+    async def hang_up(self) -> None:
+        """POST nothing more, and let what is under way come to its end: Tornado's client logs what is broken off."""
+        self._is_ending = True
+        if self._calls:
+            await asyncio.wait(self._calls)
 
     async def until(self, condition: Callable[[], bool]) -> None:
         while not condition():
@@ -355,6 +363,8 @@ class Driver:
             raise ConnectionError("no answer")
 
     async def _post(self, messages: list[Json], since: int | None) -> bool:
+        if self._is_ending:
+            raise ConnectionError("the storm is over")
         operations = [{"operationId": each["id"], "type": each["type"], "payload": each["payload"]} for each in messages]
         body: Json = {"type": "SYNC", "operations": operations, "dashboardId": self.dashboard}
         body["deviceId"] = self.witness.device_id
@@ -376,9 +386,11 @@ class Driver:
     async def _answer_to(self, body: Json) -> Json | None:
         headers = {"Content-Type": "application/json", "Authorization": f"Bearer {self.user}"}
         request = HTTPRequest(f"{self.api}?{urlencode({'userId': self.user})}", "POST", headers, json.dumps(body))
+        call = AsyncHTTPClient().fetch(request, raise_error=False)
+        self._calls.add(call)
+        call.add_done_callback(self._calls.discard)
         try:
-            response = await AsyncHTTPClient().fetch(request, raise_error=False)
-            answer: Json = json.loads(response.body)
+            answer: Json = json.loads((await call).body)
         except (*GONE, ValueError):
             return None
         return answer

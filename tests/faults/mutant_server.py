@@ -21,6 +21,7 @@ from tornado_rt.core.operation import Applied
 from tornado_rt.protocol.codec import broadcast
 from tornado_rt.store.base import Committed
 from tornado_rt.store.sqlite import SqliteStore, store, writer
+from tornado_rt.store.sqlite.connection import WriteConnection
 from tornado_rt.wire import encode_frame
 
 GAP_SECONDS = 0.05  # between saying and doing, where a mutant says it first
@@ -37,7 +38,15 @@ def replace(owner: Any, name: str, substitute: Any) -> Any:
 
 
 def max_pages(count: str) -> None:
-    """A disk that is full soon."""
+    """A disk that is full soon, until there is a file ``<database>.room``."""
+
+    def begin(self: WriteConnection) -> None:
+        database = Path(self.sqlite.execute("PRAGMA database_list").fetchone()[2])
+        if database.with_name(f"{database.name}.room").exists():
+            self.sqlite.execute("PRAGMA max_page_count=1000000")
+        original(self)
+
+    original = replace(WriteConnection, "_begin", begin)
     replace(app, "SqliteStore", functools.partial(SqliteStore, max_page_count=int(count)))
 
 

@@ -44,6 +44,7 @@ class ServerProcess:
     ) -> None:
         self.port = free_port()
         self.log = log
+        self.store_file = Path(store.removeprefix("sqlite:///"))
         self._command = [sys.executable, *program, "--port", str(self.port), "--store", store]
         kept = {name: value for name, value in os.environ.items() if not name.startswith("RT_")}
         usual = {"PYTHONPATH": PACKAGE_PARENT, "RT_RATE_LIMIT": "0", "RT_USER_RATE_LIMIT": "0"}
@@ -69,6 +70,10 @@ class ServerProcess:
             self._process = subprocess.Popen(
                 self._command, env=self._environment, stdout=log, stderr=log, preexec_fn=_die_with_parent
             )
+        await self.ready()
+
+    async def ready(self) -> None:
+        """Wait until the server says that it is ready."""
         async with asyncio.timeout(START_SECONDS):
             while (await self.readiness()) != 200:
                 if self.process.poll() is not None:

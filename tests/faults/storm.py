@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from urllib.parse import urlencode
 
@@ -43,6 +43,7 @@ class Storm:
                 if task.done():
                     task.result()
         finally:
+            await asyncio.gather(*(driver.hang_up() for driver in self.drivers))
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -55,8 +56,12 @@ class Storm:
     async def more_verdicts(self, count: int) -> None:
         """Wait until so many more operations have been answered."""
         wanted = self.verdicts + count
+        await self.until(lambda: self.verdicts >= wanted)
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Wait for something that only an answer to one of the drivers can bring about."""
         async with asyncio.timeout(SETTLE_SECONDS):
-            while self.verdicts < wanted:
+            while not condition():
                 waits = [asyncio.ensure_future(driver.changed.wait()) for driver in self.drivers]
                 await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
                 for driver, wait in zip(self.drivers, waits, strict=True):

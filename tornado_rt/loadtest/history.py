@@ -185,11 +185,13 @@ class _Judge:
         entries = self.ledger.log(operation.dashboard, answer.epoch).entries
         entry = entries.get(answer.seq)
         if entry is None:
-            about = (operation.user, operation.type, operation.payload, operation.edits, operation.text)
+            # What "local" writes, the server remembers; the message need not say all of it.
+            edits = [] if operation.payload.get("resolution") == "local" else operation.edits
+            about = (operation.user, operation.type, operation.payload, edits, operation.text)
             entries[answer.seq] = Entry(answer.seq, *about, f"the ACK to {answer.client}", operation)
         elif entry.op is not None and entry.op is not operation:
             self.say("misplaced", operation.dashboard, f"{operation} and {entry.op} were both acknowledged at seq {answer.seq}")
-        elif entry.user != operation.user or (operation.type != "CONFLICT_RESOLVED" and entry.text != operation.text):
+        elif entry.user != operation.user or (operation.payload.get("resolution") != "local" and entry.text != operation.text):
             sentence = f"{operation}, {operation.text}, was acknowledged at seq {answer.seq}, but {entry.source} was told that "
             self.say("misplaced", operation.dashboard, f"{sentence}this is {entry.text} by {entry.user!r}")
         else:
@@ -202,31 +204,37 @@ class _Judge:
     def _unacknowledged(self) -> None:
         """Find an operation for each entry that no ACK speaks of."""
         known: dict[tuple[str, str, str], list[Operation]] = defaultdict(list)
-        users = set()
+        users, resolvers = set(), set()
         for operation in self.ledger.operations.values():
             known[operation.dashboard, operation.user, operation.text].append(operation)
             users.add((operation.dashboard, operation.user))
+            if operation.payload.get("resolution") == "local" and operation.outcome == "maybe":
+                resolvers.add((operation.dashboard, operation.user))
         for log in self.ledger.logs.values():
             for entry in log.entries.values():
                 if entry.op is None and (log.dashboard, entry.user) in users:
-                    self._explain(log, entry, known[log.dashboard, entry.user, entry.text])
+                    self._explain(
+                        log, entry, known[log.dashboard, entry.user, entry.text], (log.dashboard, entry.user) in resolvers
+                    )
 
-    def _explain(self, log: Log, entry: Entry, candidates: list[Operation]) -> None:
-        where = f"seq {entry.seq} ({entry.text} by {entry.user!r}, told to {entry.source})"
+    def _explain(self, log: Log, entry: Entry, candidates: list[Operation], may_be_resolved: bool) -> None:
+        """``may_be_resolved``: a conflict's "local" may have brought its operation into the log after all."""
         for operation in candidates:
             if operation.outcome == "maybe":
                 candidates.remove(operation)  # it can explain one entry only
                 entry.op = operation
                 return
+        where = f"seq {entry.seq} ({entry.text} by {entry.user!r}, told to {entry.source})"
         applied = next((operation for operation in candidates if operation.outcome == "applied"), None)
         if applied is not None:
             seqs = sorted({answer.seq for answer in applied.applied})
             self.say("doubled", log.dashboard, f"{where} has the content of {applied}, which stands at {seqs} already")
+        elif may_be_resolved:
+            return
         elif candidates:
-            self.say(
-                "doubled", log.dashboard, f"{where} has the content of {candidates[0]}, which was refused, or stands elsewhere"
-            )
-        elif (log.dashboard, entry.user) not in self.ledger.resolvers:  # of a resolution the server may have worked it out
+            sentence = f"{where} has the content of {candidates[0]}, which was refused, or stands elsewhere"
+            self.say("doubled", log.dashboard, sentence)
+        else:
             self.say("doubled", log.dashboard, f"{where} is an operation that nobody sent")
 
     # -- the end of the log ----------------------------------------------------------------------------------------------

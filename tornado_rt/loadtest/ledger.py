@@ -125,8 +125,8 @@ class Log:
 class Ledger:
     """A history, sorted.
 
-    ``finals`` holds the last ``Finished`` of each dashboard, ``clients`` each client's events in order, ``resolvers`` who sent
-    a CONFLICT_RESOLVED to which dashboard, ``strays`` the answers to what was never asked.
+    ``finals`` holds the last ``Finished`` of each dashboard, ``clients`` each client's events in order, ``strays`` the answers
+    to what was never asked.
     """
 
     def __init__(self, events: Iterable[Event]) -> None:
@@ -134,7 +134,6 @@ class Ledger:
         self.logs: dict[tuple[str, str], Log] = {}
         self.finals: dict[str, Finished] = {}
         self.clients: dict[tuple[str, str], list[Event]] = defaultdict(list)
-        self.resolvers: set[tuple[str, str]] = set()
         self.strays: list[Answered] = []
         self._asked: dict[tuple[str, str, str, str], Operation] = {}
         self._acked: dict[str, tuple[str, int, str]] = {}
@@ -178,8 +177,6 @@ class Ledger:
             operation.shown_before = self.log(event.dashboard, operation.epoch).shown
             operation.answers_before = len(operation.answers)
         operation.invoked += 1
-        if event.type == "CONFLICT_RESOLVED":
-            self.resolvers.add((event.dashboard, event.user))
         self._asked[event.dashboard, event.user, event.client, event.op] = operation
 
     def _answered(self, event: Answered) -> None:

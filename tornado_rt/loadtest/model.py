@@ -98,14 +98,13 @@ def _update(name: DocumentName, data: Mapping[str, Any] | None, payload: Mapping
 
 
 def _resolution(payload: Mapping[str, Any]) -> list[Edit]:
-    """A self-contained CONFLICT_RESOLVED; one that leans on the connection's memory cannot be read without it: no edits."""
-    name = ("widget", payload["widgetId"]) if "widgetId" in payload else ("layout", payload.get("layoutId", ""))
-    if payload.get("resolution") != "merged" or not name[1]:
+    """A CONFLICT_RESOLVED that brings its data; ``null`` deletes. Without, it means what the connection remembers: no edits."""
+    if payload.get("resolution") == "remote" or "data" not in payload:
         return []
-    data = payload.get("data") or {}
-    kept = {key: canonical(value) for key, value in data.items() if value is not None}
-    gone = frozenset(key for key, value in data.items() if value is None)
-    return [Edit(name, data=kept, unset=gone, base=payload.get("baseVersion"), epoch=payload.get("epoch", ""))]
+    kind = "layout" if payload.get("layoutId") else "widget"
+    edit = _update((kind, payload.get(f"{kind}Id", "")), payload["data"], payload)
+    edit.delete = payload["data"] is None
+    return [edit]
 
 
 def text_of(edits: list[Edit]) -> str:
