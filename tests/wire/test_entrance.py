@@ -121,14 +121,14 @@ async def test_a_head_in_pieces_is_tornados(harness: Harness, monkeypatch: pytes
     assert ways(harness) == ["Ordinary"]
 
 
-async def test_lines_may_end_without_a_carriage_return(harness: Harness) -> None:
+async def test_lines_without_a_carriage_return_are_tornados(harness: Harness) -> None:
     head = harness.handshake().encode()
     loop = asyncio.get_running_loop()
     with socket.create_connection(("127.0.0.1", harness.port)) as client:
         client.setblocking(False)
         await loop.sock_sendall(client, head)
         assert (await loop.sock_recv(client, 65_536)).startswith(b"HTTP/1.1 101 ")
-    assert ways(harness) == ["Guest" if harness.short_way else "Ordinary"]
+    assert ways(harness) == ["Ordinary"]
 
 
 async def test_a_refusal_is_left_to_tornado(harness: Harness) -> None:

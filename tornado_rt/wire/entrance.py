@@ -29,7 +29,7 @@ handler and ``selected_subprotocol``, or None (or a :class:`Refusal`): Tornado's
 
 Nothing but the form of the handshake has been checked: Host, Origin and identity are this function's to judge."""
 
-_END_OF_HEAD: Final = re.compile(rb"\r?\n\r?\n")  # what Tornado takes for it
+_HEADER_LINES: Final = re.compile(r"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t\x20-\x7e\x80-\xff]*\r\n)+\r\n")
 _MAX_HEAD_BYTES: Final = 65_536
 _TCP_DEFER_ACCEPT: Final[int | None] = getattr(socket, "TCP_DEFER_ACCEPT", None)
 
@@ -98,20 +98,22 @@ class Entrance(HTTPServer):
             data = connection.recv(self.conn_params.max_header_size or _MAX_HEAD_BYTES, socket.MSG_PEEK)
         except OSError:  # nothing there yet, or nobody any more
             return None
-        end = _END_OF_HEAD.search(data) if data.startswith(self._beginnings) else None
-        return data[: end.end()] if end is not None else None
+        end = data.find(b"\r\n\r\n") if data.startswith(self._beginnings) else -1
+        return data[: end + 4] if end > 0 else None
 
     def _handshake(self, head: bytes, connection: socket.socket, address: Any) -> HTTPServerRequest | None:
         """The request as Tornado itself would have read it, or None if it is not a proper handshake."""
-        line, _, rest = head.decode("latin1").partition("\n")
+        line, _, lines = head.decode("latin1").partition("\r\n")
+        headers = _read_headers(lines)
+        if headers is None:
+            return None
         arrival = _Arrival(connection)
         arrival.context = _HTTPRequestContext(arrival, address, self.protocol, self.trusted_downstream)  # type: ignore[arg-type]
         try:
-            headers = HTTPHeaders.parse(rest)
             if self.xheaders:
                 arrival.context._apply_xheaders(headers)
             request = HTTPServerRequest(
-                start_line=parse_request_start_line(line.rstrip("\r")),
+                start_line=parse_request_start_line(line),
                 headers=headers,
                 connection=arrival,  # type: ignore[arg-type]
             )
@@ -145,6 +147,21 @@ class Entrance(HTTPServer):
             return
         loop.outbox.send(_answer(request, loop.selected_subprotocol))
         await loop.open()
+
+
+def _read_headers(lines: str) -> HTTPHeaders | None:
+    """What ``HTTPHeaders.parse`` makes of well-formed lines, in a quarter of the time; None if anything is odd about them."""
+    if _HEADER_LINES.fullmatch(lines) is None:
+        return None
+    headers = HTTPHeaders()
+    for line in lines.split("\r\n")[:-2]:
+        name, _, value = line.partition(":")
+        value = value.strip(" \t")
+        if name in headers:
+            headers.add(name, value)
+        else:
+            headers[name] = value
+    return headers
 
 
 def _answer(request: HTTPServerRequest, subprotocol: str | None) -> bytes:
