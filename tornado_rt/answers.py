@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tornado_rt.core.operation import Applied, Batch, Conflict, Refused, Replayed, Resolution, Settled
+from tornado_rt.core.operation import Applied, Batch, Conflict, Refused, Replayed, Request, Resolution, Settled
 from tornado_rt.errors import BatchAborted, Refusal
 from tornado_rt.intake import Item
 from tornado_rt.protocol.codec import decode_json, encode_json
@@ -67,29 +67,17 @@ def _worst(results: list[dict[str, Any]]) -> str:
 def _verdict(item: Item, timestamp: str) -> dict[str, Any]:
     match item.outcome:
         case Applied(request=request, stamp=stamp, merged=merged):
-            said = _numbers(stamp.seq)
-            if merged:
-                said["merged"] = merged
-            if isinstance(request, Batch):
-                said["results"] = _batch_results(request, said, timestamp)
-            return said | _resolved(item)
-        case Settled(version=version):
-            return _numbers(version) | _resolved(item)
-        case Replayed(request=request, verdict=verdict):
-            if verdict.conflict is not None:
-                return {"status": "conflict", "conflict": decode_json(verdict.conflict), "duplicate": True}
-            said = _numbers(verdict.seq) | {"duplicate": True}
-            if verdict.merged:
-                said["merged"] = verdict.merged
-            if isinstance(request, Batch):
-                said["results"] = _batch_results(request, said, timestamp)
-            return said | _resolved(item)
+            return _done(request, _numbers(stamp.seq), merged, timestamp)
+        case Settled(request=request, version=version):
+            return _done(request, _numbers(version), (), timestamp)
+        case Replayed(request=request, verdict=verdict) if verdict.conflict is None:
+            return _done(request, _numbers(verdict.seq) | {"duplicate": True}, verdict.merged, timestamp)
+        case Replayed(verdict=verdict):
+            return {"status": "conflict", "conflict": decode_json(verdict.conflict or b"{}"), "duplicate": True}
         case Conflict() as conflict:
-            payload = item.conflict
-            return {
-                "status": "conflict",
-                "conflict": decode_json(payload) if payload else conflict_payload(conflict, None, timestamp),
-            }
+            kept = item.conflict
+            said = conflict_payload(conflict, None, timestamp) if kept is None else decode_json(kept)
+            return {"status": "conflict", "conflict": said}
         case Refused(request=batch) as refused:
             return _error(_aborted(batch)) | {"results": refused_results(refused, timestamp)}
         case Refusal() as refusal:
@@ -98,12 +86,18 @@ def _verdict(item: Item, timestamp: str) -> dict[str, Any]:
             raise AssertionError("an operation was answered before it was judged")
 
 
+def _done(request: Request, said: dict[str, Any], merged: tuple[str, ...], timestamp: str) -> dict[str, Any]:
+    if merged:
+        said["merged"] = merged
+    if isinstance(request, Batch):
+        said["results"] = _batch_results(request, said, timestamp)
+    elif isinstance(request, Resolution):
+        said["resolved"] = True
+    return said
+
+
 def _numbers(seq: int) -> dict[str, Any]:
     return {"version": seq, "seq": seq}
-
-
-def _resolved(item: Item) -> dict[str, Any]:
-    return {"resolved": True} if isinstance(item.request, Resolution) else {}
 
 
 def _error(refusal: Refusal) -> dict[str, Any]:

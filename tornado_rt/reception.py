@@ -15,7 +15,7 @@ from tornado_rt.core.document import Author
 from tornado_rt.errors import Close, Forbidden, Internal, InvalidMessage, Refusal, ServerFault, TooLarge
 from tornado_rt.intake import Item, OpenConflict, batch_of, item_of, operation_of, resolution_of
 from tornado_rt.protocol.codec import decode, encode_message, encode_nack
-from tornado_rt.protocol.messages import ClientMessage, SyncOp, SyncPost, WidgetBatchPayload, count_leaves
+from tornado_rt.protocol.messages import ClientMessage, SyncOp, SyncPost, WidgetBatchPayload, WidgetUpdate, count_leaves
 from tornado_rt.room import Room
 from tornado_rt.session import Session
 from tornado_rt.submission import Hall, Submission
@@ -43,7 +43,10 @@ class Reception:
                 raise Forbidden("userId is another than the connection's", details=(("userId", "must be your own"),))
             if not self._hall.events.is_idle:
                 self._hall.events.emit(session.event("message:received", message))
-            self._carry_out(session, message)
+            if type(message) is WidgetUpdate:  # most of what is said; the rest is told apart by name
+                self._submit_operation(session, message)
+            else:
+                self._carry_out(session, message)
         except Refusal as refusal:
             self._nack(session, refusal, message_id or refusal.message_id)
         except Exception:
@@ -55,9 +58,7 @@ class Reception:
         payload: Any = message.payload
         match message.type:
             case "WIDGET_UPDATE" | "WIDGET_DELETE" | "LAYOUT_UPDATE" | "LAYOUT_RESTORE":
-                self._may_write(session)
-                operation = operation_of(message.type, payload, session.author, message.id, session.epoch)
-                self._submit(session, message, [Item(message.id, message.type, operation)], is_single=True)
+                self._submit_operation(session, message)
             case "CONFLICT_RESOLVED":
                 self._may_write(session)
                 resolution = resolution_of(payload, session.author, message.id, session.epoch, self._conflicts(session))
@@ -72,6 +73,13 @@ class Reception:
             case "DISCONNECT":
                 session.connection.close(Close.NORMAL.code, Close.NORMAL.reason)
 
+    def _submit_operation(self, session: Session, message: Any) -> None:
+        if not session.may_write:
+            self._may_write(session)
+        author, id_, type_ = session.author, message.id, message.type
+        operation = operation_of(type_, message.payload, author, id_, session.epoch)
+        session.room.submit(Submission(author, [Item(id_, type_, operation)], session, id_, True, message))
+
     def _submit(self, session: Session, message: ClientMessage, items: list[Item], *, is_single: bool = False) -> None:
         session.room.submit(Submission(session.author, items, session, message.id, is_single, message))
 
@@ -79,7 +87,7 @@ class Reception:
         return session.open_conflicts(self._hall.monotonic())
 
     def _may_write(self, session: Session) -> None:
-        if "write" not in session.permissions:
+        if not session.may_write:
             raise Forbidden("you may read this dashboard, not change it")
 
     def _items(self, session: Session, message: ClientMessage) -> list[Item]:

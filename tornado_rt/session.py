@@ -68,6 +68,7 @@ class Session:
         "heard_at",
         "id",
         "is_behind",
+        "may_write",
         "message_count",
         "outbox",
         "owed",
@@ -99,6 +100,7 @@ class Session:
         self.connected_at = connected_at
         self.heard_at = heard_at
         self.permissions = permissions
+        self.may_write = "write" in permissions
         self.epoch = room.dashboard.epoch
         self.message_count = 0
         self.is_behind = False

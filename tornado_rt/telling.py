@@ -53,10 +53,9 @@ class Telling:
         session = submission.session
         answer = b""
         if type(outcome) is Applied:
-            seq = outcome.stamp.seq
-            self.frames.append(self._told(item, seq))
+            self.frames.append(self._told(item, outcome.stamp.seq))
             if session is not None:
-                answer = self._ack(submission, seq, outcome.merged)
+                answer = self._ack(submission, outcome.stamp.seq, outcome.merged)
                 if session.conflicts:
                     session.settle(submission.message)
         else:

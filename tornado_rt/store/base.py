@@ -125,8 +125,10 @@ class Store(Protocol):
 
     @property
     def is_shared(self) -> bool:
-        """Whether other processes may write to it too. If not, a room knows all there is: ``reads``, and the records' ``keys`` and
-        ``writes``, may be left empty."""
+        """Whether other processes may write to it too.
+
+        If not, a room knows all there is: ``reads``, and the records' ``keys`` and ``writes``, may be left empty.
+        """
 
     async def start(self) -> None:
         """Open the store. Raises ``StartFault`` with a sentence (locked by another server, newer schema, not a database)."""
