@@ -52,9 +52,12 @@ class Draft(Overlay):
         known = self._replayed(request)
         if known is not None:
             return known
-        if isinstance(request, Batch):
+        operation: Operation
+        if type(request) is Operation:
+            operation = request
+        elif isinstance(request, Batch):
             return self._decide_batch(request)
-        if isinstance(request, Resolution):
+        elif isinstance(request, Resolution):
             if not request.known:
                 raise ConflictUnknown(
                     "this conflict is not known here; send the document's id and baseVersion with the resolution"
@@ -62,8 +65,6 @@ class Draft(Overlay):
             if request.operation is None:
                 return Settled(request, request.version)
             operation = request.operation
-        else:
-            operation = request
         stamp = Stamp(self.seq + 1, request.author, self.at)
         done = self._apply(operation, stamp)
         if isinstance(done, Collision):
@@ -89,7 +90,8 @@ class Draft(Overlay):
         return Replayed(request, verdict)
 
     def _accept(self, applied: Applied) -> Applied:
-        applied.dropped = self.drop_oldest()
+        if self.tombstones is not None:
+            applied.dropped = self.drop_oldest()
         self.accepted.append(applied)
         self.seq = applied.stamp.seq
         return applied
@@ -144,11 +146,12 @@ class Draft(Overlay):
     def _apply(self, operation: Operation, stamp: Stamp) -> Collision | tuple[Operation, tuple[str, ...]]:
         """Returns what was done, a restoration as the update that it is, and what else had changed meanwhile."""
         document = self.view(operation.name)
-        base = self._base(operation)
-        if operation.type == "WIDGET_DELETE":
-            return self._apply_delete(operation, document, base, stamp)
-        if operation.type == "LAYOUT_RESTORE":
-            operation = self._restoration(operation, document)
+        base = None if operation.base is None else self._base(operation, operation.base)
+        if operation.type != "WIDGET_UPDATE":
+            if operation.type == "WIDGET_DELETE":
+                return self._apply_delete(operation, document, base, stamp)
+            if operation.type == "LAYOUT_RESTORE":
+                operation = self._restoration(operation, document)
         merged: tuple[str, ...] = ()
         if base is not None and (document is None or document.stamp.seq > base or base < self.floor):
             collision = judge_update(operation, document, base, self.floor)
@@ -171,11 +174,10 @@ class Draft(Overlay):
         self.delete(operation.name, stamp)
         return operation, ()
 
-    def _base(self, operation: Operation) -> int | None:
+    def _base(self, operation: Operation, base: int) -> int | None:
         """Where the edit began, as a seq of this epoch; None where it does not matter."""
-        base = operation.base
         limits = self.limits
-        if base is None or not limits.conflict_detection:
+        if not limits.conflict_detection:
             return None
         if self._is_foreign(operation):
             base = 0
