@@ -134,7 +134,7 @@ class Peer:
 
     async def settled(self) -> None:
         room = await self.server.enter("default")
-        while not room.is_settled:  # noqa: ASYNC110 - a few turns of the loop; nothing is waited for in real time
+        while not room.is_settled:
             await asyncio.sleep(0)
 
     def down(self, now: float) -> None:

@@ -2,32 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 
+from tests.client.talk import Talk, frames
 from tornado_rt.protocol.codec import decode_server
 from tornado_rt.protocol.server_messages import Envelope
 
 CONVERSATIONS = sorted((Path(__file__).parent.parent / "wire" / "conversations").glob("*.json"))
-
-
-def _neighbour(name: str) -> ModuleType:
-    """A module beside this one; tests are no package."""
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = sys.modules[name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-talk = _neighbour("talk")
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -43,12 +28,12 @@ def test_there_are_conversations() -> None:
 @pytest.mark.parametrize("path", CONVERSATIONS, ids=lambda path: path.stem)
 def test_conversation(path: Path) -> None:
     """The client says, shows and keeps what the conversation tells."""
-    talk.Talk(_read(path)).run()
+    Talk(_read(path)).run()
 
 
 @pytest.mark.parametrize("path", CONVERSATIONS, ids=lambda path: path.stem)
 def test_frames_are_of_the_protocol(path: Path) -> None:
     """What the servers of the conversations send are messages of the protocol, but for those made to be none."""
-    for frame in talk.frames(_read(path)):
+    for frame in frames(_read(path)):
         decoded = decode_server(json.dumps(frame).encode())
         assert isinstance(decoded, Envelope) == (path.stem == "freeform-broadcast" and frame["type"] != "CONNECT"), frame

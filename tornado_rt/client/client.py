@@ -148,7 +148,7 @@ class RealtimeClient:
             self._state.emit("DISCONNECT", {})
             self._send_frames()
         self._end = self._end or ClientStoppedError("the client was closed")
-        self._connection.close()
+        await self._connection.close()
         if self._timer is not None:
             self._timer.cancel()
         tasks = tuple(self._hearing.tasks)

@@ -6,6 +6,8 @@ PROTOCOL sections 1 and 8. Tornado's client speaks RFC 6455 for us.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
 import json
 import logging
 from collections.abc import Awaitable, Callable
@@ -13,7 +15,7 @@ from enum import StrEnum
 from typing import Any, Protocol
 
 from tornado.httpclient import HTTPClientError, HTTPRequest
-from tornado.websocket import WebSocketClientConnection, WebSocketError, websocket_connect
+from tornado.websocket import WebSocketClientConnection, WebSocketClosedError, WebSocketError, websocket_connect
 
 from tornado_rt.client.backoff import Backoff, Verdict, after_close
 
@@ -22,6 +24,7 @@ __all__ = ["Connection", "ConnectionState", "Listener"]
 _log = logging.getLogger(__name__)
 
 HANDSHAKE_SECONDS = 10.0  # for the upgrade, and then for CONNECT
+GOODBYE_SECONDS = 1.0
 MAX_FRAME_BYTES = 64 * 1024 * 1024  # a snapshot is 4 MiB by default; the server's operator may have allowed more
 
 
@@ -67,9 +70,12 @@ class Connection:
         self._clock = clock
         self._sleep = sleep
         self._socket: WebSocketClientConnection | None = None
+        self._dialling: asyncio.Future[WebSocketClientConnection] | None = None
         self._ended: asyncio.Future[None] | None = None
+        self._early: list[str | bytes | None] = []  # what came with the handshake, before Tornado gave us the socket
         self._heard_at = 0.0
         self._silence_seconds = HANDSHAKE_SECONDS
+        self._is_closing = False
 
     async def run(self) -> None:
         """Connect, and again, until there is an end."""
@@ -79,6 +85,8 @@ class Connection:
             started = self._clock()
             verdict, fault = await self._live(needs_token)
             lived = self._clock() - started if fault is None else 0.0
+            if self._is_closing:
+                return
             needs_token = verdict.needs_token
             delay = self._backoff.delay_seconds(lived, verdict.retry_after_ms) if verdict.reconnect else None
             if delay is None:
@@ -94,9 +102,8 @@ class Connection:
             request.connect_timeout = request.request_timeout = HANDSHAKE_SECONDS
             self._ended = asyncio.get_running_loop().create_future()
             self._silence_seconds = HANDSHAKE_SECONDS
-            self._socket = socket = await websocket_connect(
-                request, on_message_callback=self._on_message, max_message_size=MAX_FRAME_BYTES
-            )
+            self._early.clear()
+            self._socket = socket = await self._dial(request, self._ended)
         except (OSError, HTTPClientError, WebSocketError) as fault:
             _log.debug("no connection: %s", fault)
             self._listener.on_down(was_up=False)
@@ -104,29 +111,49 @@ class Connection:
         try:
             await self._watch(socket)
         finally:
+            socket.close(1001, "")  # where it is not closed already
             self._socket = None
             was_up = self.state is ConnectionState.CONNECTED
             disconnect = self._listener.on_down(was_up)
         return after_close(socket.close_code, socket.close_reason, disconnect), None
 
+    async def _dial(self, request: HTTPRequest, ended: asyncio.Future[None]) -> WebSocketClientConnection:
+        """Tornado's connecting cannot be called off: if we are, the socket is closed as soon as it is there."""
+        on_message = functools.partial(self._on_message, ended)
+        self._dialling = dialling = asyncio.ensure_future(
+            websocket_connect(request, on_message_callback=on_message, max_message_size=MAX_FRAME_BYTES)
+        )
+        try:
+            return await asyncio.shield(dialling)
+        except asyncio.CancelledError:
+            dialling.add_done_callback(_hang_up)
+            raise
+
     async def _watch(self, socket: WebSocketClientConnection) -> None:
         """Until the socket is closed, or was silent for too long."""
         assert self._ended is not None
         self._heard_at = self._clock()
+        for message in self._early:
+            self._on_message(self._ended, message)
         while not self._ended.done():
             patience = self._heard_at + self._silence_seconds - self._clock()
             if patience <= 0:
-                socket.close(1001, "silence")
+                self._ended.set_result(None)  # whatever this socket still says comes too late
                 return
             await asyncio.wait((self._ended,), timeout=patience)
 
-    def _on_message(self, message: str | bytes | None) -> None:
-        if message is None:
-            if self._ended is not None and not self._ended.done():
-                self._ended.set_result(None)
+    def _on_message(self, ended: asyncio.Future[None], message: str | bytes | None) -> None:
+        if ended.done():
             return
+        if self._socket is None:
+            self._early.append(message)
+        elif message is None:
+            ended.set_result(None)
+        else:
+            self._on_frame(json.loads(message))
+
+    def _on_frame(self, frame: dict[str, Any]) -> None:
         self._heard_at = self._clock()
-        frame = json.loads(message)
         if frame.get("type") == "CONNECT":
             self._silence_seconds = 2 * frame["payload"]["heartbeatInterval"] / 1000 or HANDSHAKE_SECONDS * 6
             self._become(ConnectionState.CONNECTED)
@@ -135,24 +162,32 @@ class Connection:
     def send(self, text: str) -> None:
         """Write one frame; if the socket is going down it is lost, which its end will tell."""
         if self._socket is not None:
-            future = asyncio.ensure_future(self._socket.write_message(text))
-            future.add_done_callback(_ignore)
+            with contextlib.suppress(WebSocketClosedError):
+                self._socket.write_message(text).add_done_callback(_ignore)
 
     def cut(self) -> None:
         """Close the socket and connect again."""
         if self._socket is not None:
             self._socket.close(1001, "")
 
-    def close(self) -> None:
-        """Leave; ``run`` is to be cancelled as well."""
+    async def close(self) -> None:
+        """Leave, and wait a moment for what is under way. ``run`` ends, or is to be cancelled if it waits for another try."""
+        self._is_closing = True
+        under_way = self._dialling if self._socket is None else self._ended
         self.cut()
-        self._socket = None
+        if under_way is not None and not under_way.done():
+            await asyncio.wait((under_way,), timeout=GOODBYE_SECONDS)
         self._become(ConnectionState.DISCONNECTED)
 
     def _become(self, state: ConnectionState, error: str | None = None) -> None:
         if state is not self.state:
             self.state = state
             self._listener.on_state(state, error)
+
+
+def _hang_up(dialling: asyncio.Future[WebSocketClientConnection]) -> None:
+    if not dialling.cancelled() and dialling.exception() is None:
+        dialling.result().close()
 
 
 def _ignore(future: asyncio.Future[None]) -> None:

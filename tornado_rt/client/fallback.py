@@ -112,7 +112,7 @@ class Fallback:
                 connect_timeout=REQUEST_SECONDS,
                 request_timeout=REQUEST_SECONDS,
             )
-            response = await self._http.fetch(request, raise_error=False)
+            response = await self._fetch(request)
         except (OSError, HTTPClientError) as fault:
             _log.debug("no answer to a POST: %s", fault)
             self.state = SyncState.OFFLINE
@@ -122,6 +122,15 @@ class Fallback:
             self._client.post_lost(post)
             raise
         return self._judge(post, response)
+
+    async def _fetch(self, request: HTTPRequest) -> HTTPResponse:
+        """Tornado logs an error when a fetch is called off; so it goes on in the dark, and nobody looks at its answer."""
+        fetching = asyncio.ensure_future(self._http.fetch(request, raise_error=False))
+        try:
+            return await asyncio.shield(fetching)
+        except asyncio.CancelledError:
+            fetching.add_done_callback(_ignore)
+            raise
 
     def _judge(self, post: Post, response: HTTPResponse) -> bool:
         answer = _object(response.body)
@@ -136,6 +145,11 @@ class Fallback:
             is_answered = False
         self._told()
         return is_answered
+
+
+def _ignore(fetching: asyncio.Future[HTTPResponse]) -> None:
+    if not fetching.cancelled():
+        fetching.exception()
 
 
 def _object(body: bytes | None) -> dict[str, Any]:

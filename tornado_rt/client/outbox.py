@@ -243,7 +243,9 @@ class Outbox:
         """When something changes here by time alone; None if nothing does."""
         times: list[float] = []
         for operation in self.unsettled:
-            if operation.carrier is not None:
+            if operation.is_posted:
+                continue  # whoever posts it waits for the answer
+            elif operation.carrier is not None:
                 times.append(operation.deadline)
             else:
                 wait = max(operation.not_before, operation.hold_until)
