@@ -152,6 +152,8 @@ class Driver:
         self.window = 4
         self.by_socket, self.by_post = socket, post
         self._is_ending = False
+        self._awake = asyncio.Event()
+        self._awake.set()
         self._calls: set[asyncio.Future[Any]] = set()
         self.changed = asyncio.Event()
         self._syncing = self._unknown_change = False
@@ -166,6 +168,7 @@ class Driver:
         """Until cancelled: come back whenever the connection is lost."""
         try:
             while True:
+                await self._awake.wait()
                 try:
                     await (self._session() if self.by_socket else self._poll())
                 except GONE:
@@ -177,6 +180,15 @@ class Driver:
         finally:
             for task in self._tasks:
                 task.cancel()
+
+    async def nap(self) -> None:
+        """Leave, and stay away until ``wake``: what is missed meanwhile may be too much for a delta."""
+        self._awake.clear()
+        if self._socket is not None:
+            await self._socket.close()
+
+    def wake(self) -> None:
+        self._awake.set()
 
     async def hang_up(self) -> None:
         """POST nothing more, and let what is under way come to its end: Tornado's client logs what is broken off."""

@@ -33,9 +33,12 @@ class Line:
         return id_
 
     async def receive(self) -> Json:
+        """The next message that is no heartbeat."""
         async with asyncio.timeout(ANSWER_SECONDS):
-            message: Json = json.loads(await self.socket.recv())
-            return message
+            while True:
+                message: Json = json.loads(await self.socket.recv())
+                if message["type"] != "PING":
+                    return message
 
     async def answer_to(self, id_: str) -> Json:
         """The message that answers ``id_``."""

@@ -11,12 +11,13 @@ import functools
 import sqlite3
 import sys
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from tornado_rt import app, cli, room
 from tornado_rt.core import draft
+from tornado_rt.core.journal import text_of
 from tornado_rt.core.operation import Applied
 from tornado_rt.protocol.codec import broadcast
 from tornado_rt.store.base import Committed
@@ -94,24 +95,23 @@ def broadcast_before_commit() -> None:
     told: set[int] = set()
 
     async def commit(self: room.Room, draft_: Any, records: Any) -> Any:
-        senders = {submission.session for submission in self.in_flight}
-        frames = b"".join(
-            encode_frame(broadcast(room.text_of(item.record), item.outcome.stamp.seq, self.dashboard.epoch))
-            for submission in self.in_flight
-            for item in submission.leaves()
-            if isinstance(item.outcome, Applied)
-        )
-        for member in self.members - senders:
-            member.outbox.send(frames)
+        leaves = [leaf for submission in self.in_flight for leaf in submission.leaves() if isinstance(leaf.outcome, Applied)]
+        frames = [broadcast(text_of(leaf.record), leaf.outcome.stamp.seq, self.dashboard.epoch) for leaf in leaves]
+        original_send(self, b"".join(map(encode_frame, frames)), {submission.session for submission in self.in_flight})
         told.add(id(self))
         await asyncio.sleep(GAP_SECONDS)
         return await original_commit(self, draft_, records)
 
-    def send(self: room.Room, frames: Any, answers: Any, senders: Any, tells_others: bool) -> None:
-        original_send(self, frames, answers, senders, tells_others and id(self) not in told)
+    def deliver(self: room.Room, batch: Any) -> None:
+        original_deliver(self, batch)
         told.discard(id(self))
 
+    def send(self: room.Room, data: bytes, senders: Any) -> None:
+        if id(self) not in told:
+            original_send(self, data, senders)
+
     original_commit = replace(room.Room, "_commit", commit)
+    original_deliver = replace(room.Room, "_deliver", deliver)
     original_send = replace(room.Room, "_send", send)
 
 
@@ -130,15 +130,19 @@ def stale_overwrite() -> None:
 def reordered_broadcasts() -> None:
     """Others hear what was committed together in the wrong order."""
 
-    def send(self: room.Room, frames: Any, answers: Any, senders: Any, tells_others: bool) -> None:
-        if tells_others and sum(map(bool, frames)) > 1:
-            backwards = b"".join(reversed(frames))
-            for member in self.members - senders.keys():
-                member.outbox.send(backwards)
-            tells_others = False
-        original(self, frames, answers, senders, tells_others)
+    def send(self: room.Room, data: bytes, senders: Any) -> None:
+        original(self, b"".join(reversed(list(split_frames(data)))), senders)
 
     original = replace(room.Room, "_send", send)
+
+
+def split_frames(data: bytes) -> Iterator[bytes]:
+    """The server's frames, which are not masked, one by one."""
+    while data:
+        more = {126: 2, 127: 8}.get(data[1], 0)
+        end = 2 + more + (int.from_bytes(data[2 : 2 + more], "big") if more else data[1])
+        yield data[:end]
+        data = data[end:]
 
 
 def lost_delta() -> None:

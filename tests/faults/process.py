@@ -70,12 +70,12 @@ class ServerProcess:
             self._process = subprocess.Popen(
                 self._command, env=self._environment, stdout=log, stderr=log, preexec_fn=_die_with_parent
             )
-        await self.ready()
+        await self.until_status(200)
 
-    async def ready(self) -> None:
-        """Wait until the server says that it is ready."""
+    async def until_status(self, status: int) -> None:
+        """Wait until ``/readyz`` answers with ``status``."""
         async with asyncio.timeout(START_SECONDS):
-            while (await self.readiness()) != 200:
+            while (await self.readiness()) != status:
                 if self.process.poll() is not None:
                     raise AssertionError(f"the server ended with {self.process.returncode}:\n{self.log.read_text()[-3000:]}")
                 await asyncio.sleep(0.02)

@@ -56,7 +56,7 @@ async def test_a_full_disk_refuses_writes_and_nothing_else(full_server: ServerPr
         assert snapshot["widgets"]["w"]["data"]["value"].startswith(f"{acknowledged - 1}:")
 
         make_room(tmp_path)
-        await server.ready()
+        await server.until_status(200)
         again = await line.update("w", refused_id, value=value)
         assert again["type"] == "ACK"
         assert again["payload"]["seq"] == acknowledged + 1

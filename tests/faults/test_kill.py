@@ -10,6 +10,9 @@ import pytest
 
 from tests.faults.process import ServerProcess
 from tests.faults.storm import Storm
+from tornado_rt.loadtest.history import Synced
+
+VERDICTS_TOO_MANY_FOR_A_DELTA = 1_000  # of two dashboards, conflicts among them
 
 
 async def killed_again_and_again(server: ServerProcess, path: Path, *, kills: int, seed: int) -> Storm:
@@ -21,7 +24,12 @@ async def killed_again_and_again(server: ServerProcess, path: Path, *, kills: in
             await storm.more_verdicts(rng.randint(20, 300))
             server.kill()
             await server.start()
-        await storm.more_verdicts(100)
+        sleepers = storm.drivers[2::5]
+        for driver in sleepers:
+            await driver.nap()
+        await storm.more_verdicts(VERDICTS_TOO_MANY_FOR_A_DELTA)
+        for driver in sleepers:
+            driver.wake()
         await storm.settle()
     return storm
 
@@ -32,6 +40,7 @@ def assert_it_was_a_storm(storm: Storm, kills: int) -> None:
     assert counts["applied"] > 50 * kills
     assert counts["unanswered"] > kills
     assert counts["conflicted"] > kills
+    assert {event.mode for event in storm.history if isinstance(event, Synced)} >= {"snapshot", "delta", "merged"}
     duplicates = sum(getattr(event, "duplicate", False) for event in storm.history)
     assert duplicates > 0
 

@@ -129,7 +129,7 @@ class Fold:
         """What is wrong about a conflict: it shows what never was, or there was no reason for it."""
         edits = operation.edits
         part = self._part(conflict.current_version)
-        if not conflict.current_version or part is None or len(edits) != 1 or edits[0].opaque:
+        if not conflict.current_version or part is None or len(edits) != 1 or edits[0].opaque or operation.says_less:
             return
         edit = edits[0]
         fields = part.at(conflict.current_version, edit.name)

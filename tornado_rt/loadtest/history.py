@@ -185,13 +185,12 @@ class _Judge:
         entries = self.ledger.log(operation.dashboard, answer.epoch).entries
         entry = entries.get(answer.seq)
         if entry is None:
-            # What "local" writes, the server remembers; the message need not say all of it.
-            edits = [] if operation.payload.get("resolution") == "local" else operation.edits
+            edits = [] if operation.says_less else operation.edits
             about = (operation.user, operation.type, operation.payload, edits, operation.text)
             entries[answer.seq] = Entry(answer.seq, *about, f"the ACK to {answer.client}", operation)
         elif entry.op is not None and entry.op is not operation:
             self.say("misplaced", operation.dashboard, f"{operation} and {entry.op} were both acknowledged at seq {answer.seq}")
-        elif entry.user != operation.user or (operation.payload.get("resolution") != "local" and entry.text != operation.text):
+        elif entry.user != operation.user or (not operation.says_less and entry.text != operation.text):
             sentence = f"{operation}, {operation.text}, was acknowledged at seq {answer.seq}, but {entry.source} was told that "
             self.say("misplaced", operation.dashboard, f"{sentence}this is {entry.text} by {entry.user!r}")
         else:
@@ -208,7 +207,7 @@ class _Judge:
         for operation in self.ledger.operations.values():
             known[operation.dashboard, operation.user, operation.text].append(operation)
             users.add((operation.dashboard, operation.user))
-            if operation.payload.get("resolution") == "local" and operation.outcome == "maybe":
+            if operation.says_less and operation.outcome == "maybe":
                 resolvers.add((operation.dashboard, operation.user))
         for log in self.ledger.logs.values():
             for entry in log.entries.values():

@@ -68,6 +68,11 @@ class Operation:
         final = [answer for answer in self.answers if isinstance(answer, Refused) and not answer.outcome_unknown]
         return "not applied" if len(final) >= self.invoked else "maybe"
 
+    @property
+    def says_less(self) -> bool:
+        """Whether the server remembers more of it than the message says: "local" is the whole operation once again."""
+        return self.payload.get("resolution") == "local"
+
     def base_of(self, edit: Edit, epoch: str) -> int | None:
         """The edit's ``baseVersion`` as it counts in ``epoch``: 0 where it was taken from another one."""
         if edit.base is None:
