@@ -51,8 +51,8 @@ async def test_a_bad_name_is_not_made_good_by_the_next_place() -> None:
         await TrustAuthenticator().identify(Credentials(query_user_id="", bearer="anna"))
 
 
-def test_an_identity_may_be_no_admin() -> None:
-    assert not Identity("anna").is_admin
+def test_an_admin_of_one_dashboard_is_none_of_the_server() -> None:
+    assert not Identity("anna", {"board": "admin"}).is_admin
 
 
 def test_where_credentials_stand() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import math
+from collections.abc import Awaitable
 from types import TracebackType
 from typing import Any
 
@@ -20,7 +21,7 @@ from tornado_rt.errors import (
     NotFound,
     Refusal,
 )
-from tornado_rt.handlers.gate import Gate, credentials_of
+from tornado_rt.handlers.gate import Gate
 from tornado_rt.handlers.visitor import check_origin
 from tornado_rt.protocol.codec import encode_json
 from tornado_rt.server import RealtimeServer
@@ -40,6 +41,7 @@ class BaseHandler(RequestHandler):
 
     server: RealtimeServer
     gate: Gate
+    _origin: str | None = None  # a page's that may connect; refusals say so too, or the page could not read them
     SUPPORTED_METHODS = ("GET", "HEAD", "POST", "OPTIONS")
 
     def initialize(self, server: RealtimeServer, gate: Gate) -> None:
@@ -53,16 +55,21 @@ class BaseHandler(RequestHandler):
         self.set_header("Cache-Control", "no-store")
         self.set_header("Content-Security-Policy", CONTENT_SECURITY_POLICY)
 
-    def prepare(self) -> None:
-        """Refuse a foreign Host (421) and a foreign Origin (403) before anything else is looked at (DNS rebinding)."""
-        origin = check_origin(self.gate, self.request)
-        if origin is not None:
-            self._allow_origin(origin)
+        if self._origin is not None:
+            self.set_header("Access-Control-Allow-Origin", self._origin)
+            self.set_header("Access-Control-Allow-Credentials", "true")
+            self.set_header("Vary", "Origin")
 
-    def _allow_origin(self, origin: str) -> None:
-        self.set_header("Access-Control-Allow-Origin", origin)
-        self.set_header("Access-Control-Allow-Credentials", "true")
-        self.set_header("Vary", "Origin")
+    def prepare(self) -> Awaitable[None] | None:
+        """Refuse a foreign Host (421) and a foreign Origin (403) before anything else is looked at (DNS rebinding)."""
+        self._origin = check_origin(self.gate, self.request)
+        if self._origin is not None:
+            self.set_default_headers()
+        return None
+
+    def head(self, *arguments: str) -> Awaitable[None] | None:
+        """What GET says, without its body (RFC 9110 section 9.3.2): Tornado leaves it out."""
+        return self.get(*arguments)
 
     def options(self, *_: str) -> None:
         """A browser asks before it sends (CORS)."""
@@ -72,8 +79,8 @@ class BaseHandler(RequestHandler):
         self.set_status(204)
 
     async def identify(self) -> Identity:
-        """Who sends this. Raises ``Unauthorized``."""
-        return await self.gate.authenticator.identify(credentials_of(self.request))
+        """Who sends this. Raises as ``Authenticator.identify`` does."""
+        return await self.gate.identify(self.request)
 
     def write_json(self, body: Any) -> None:
         self.set_header("Content-Type", "application/json")
@@ -107,11 +114,12 @@ class BaseHandler(RequestHandler):
     def methods(self) -> list[str]:
         """What this door answers to."""
         mine = type(self)
-        return [
-            name
-            for name in ("GET", "HEAD", "POST", "OPTIONS")
-            if getattr(mine, name.lower()) is not getattr(RequestHandler, name.lower())
-        ]
+        names = ["OPTIONS"]
+        if mine.post is not RequestHandler.post:
+            names.insert(0, "POST")
+        if mine.get is not RequestHandler.get:
+            names[:0] = "GET", "HEAD"
+        return names
 
     def log_exception(self, typ: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
         """A refusal is an answer, not an event; only a mistake of ours is worth a line."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from pathlib import Path
 
 from tornado.web import StaticFileHandler
@@ -32,6 +33,9 @@ class StaticHandler(BaseHandler, StaticFileHandler):
     def initialize(self, server: RealtimeServer, gate: Gate) -> None:  # type: ignore[override]
         BaseHandler.initialize(self, server, gate)
         StaticFileHandler.initialize(self, path=str(STATIC))
+
+    def head(self, path: str) -> Awaitable[None]:  # type: ignore[override]
+        return StaticFileHandler.head(self, path)
 
     def set_extra_headers(self, path: str) -> None:
         self.set_header("Cache-Control", "no-cache")

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import inspect
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
 from tornado.httputil import HTTPServerRequest
 
-from tornado_rt.auth import Authenticator, Credentials
+from tornado_rt.auth import EVERYWHERE, Authenticator, Credentials, Identity
 from tornado_rt.errors import InvalidMessage
 from tornado_rt.protocol.messages import is_valid_id
 
-__all__ = ["LOOPBACK_HOSTS", "Gate", "credentials_of", "query_id", "query_seq"]
+__all__ = ["LOOPBACK_HOSTS", "Authorize", "Gate", "credentials_of", "query_id", "query_seq"]
 
 LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]"})
+
+Authorize = Callable[[Identity, str, str], bool | Awaitable[bool]]
+"""An application's own rule: ``authorize(identity, dashboard_id, action)``, a function or a coroutine function, with ``action``
+one of ``read``, ``write`` and ``admin``, and ``dashboard_id`` ``*`` where it is about the whole server."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +27,8 @@ class Gate:
     """Plain values from the settings.
 
     ``allowed_hosts`` are names without a port, ``*`` for any, ``*.example.com`` for all below; ``allowed_origins`` are scheme,
-    host and port as browsers send them, ``*`` for any.
+    host and port as browsers send them, ``*`` for any. ``authorize`` may take away what the identity's roles give, and never
+    adds to it.
     """
 
     authenticator: Authenticator
@@ -30,6 +37,38 @@ class Gate:
     public_url: str | None = None
     demo: bool = True
     open_stats: bool = True
+    authorize: Authorize | None = None
+
+    async def identify(self, request: HTTPServerRequest) -> Identity:
+        """Who sends a request. Raises as ``Authenticator.identify`` does."""
+        credentials = credentials_of(request)
+        if credentials.cookie_token is not None and not self.trusts_cookies_of(request):
+            credentials = replace(credentials, cookie_token=None)
+        return await self.authenticator.identify(credentials)
+
+    async def permissions(self, identity: Identity, dashboard_id: str) -> tuple[str, ...]:
+        """What of ``read``, ``write`` and ``admin`` somebody may do on a dashboard; empty: not even know whether it exists."""
+        given = identity.permissions_on(dashboard_id)
+        allowed = tuple([action for action in given if await self._allows(identity, dashboard_id, action)])
+        return allowed if "read" in allowed else ()
+
+    async def may_administer(self, identity: Identity) -> bool:
+        """Whether somebody is an admin of the whole server: statistics, revocation."""
+        return identity.is_admin and await self._allows(identity, EVERYWHERE, "admin")
+
+    async def _allows(self, identity: Identity, dashboard_id: str, action: str) -> bool:
+        if self.authorize is None:
+            return True
+        answer = self.authorize(identity, dashboard_id, action)
+        return bool(await answer if inspect.isawaitable(answer) else answer)
+
+    def trusts_cookies_of(self, request: HTTPServerRequest) -> bool:
+        """Whether a page that we know sends this, not a foreign one that has the browser add our cookies (CSRF).
+
+        Only an Origin header says so, and ``*`` in ``allowed_origins`` makes no page known.
+        """
+        origin = request.headers.get("Origin")
+        return origin is not None and (origin in self.allowed_origins or is_same_origin(origin, request.host))
 
     def knows_host(self, host: str) -> bool:
         name = host_name(host)
@@ -41,13 +80,18 @@ class Gate:
         """The page's own server is welcome, since its Host is known; others as they are listed."""
         if origin in self.allowed_origins or "*" in self.allowed_origins:
             return True
-        return urlsplit(origin).netloc.lower() == host.lower() and origin != "null"
+        return is_same_origin(origin, host)
 
     def websocket_url(self, request: HTTPServerRequest) -> str:
         """Where this server's socket is to be reached, as the one who asks should call it."""
         if self.public_url:
             return self.public_url
         return f"{'wss' if request.protocol == 'https' else 'ws'}://{request.host}/api/realtime"
+
+
+def is_same_origin(origin: str, host: str) -> bool:
+    """Whether a page was served under the name that it now asks."""
+    return urlsplit(origin).netloc.lower() == host.lower() and origin != "null"
 
 
 def host_name(host: str) -> str:

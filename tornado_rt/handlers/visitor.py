@@ -65,6 +65,12 @@ class Visitor:
         except Unauthorized:
             self.refused = Close.UNAUTHORIZED
             return
+        except Forbidden:
+            self.refused = Close.FORBIDDEN
+            return
+        except Unavailable:
+            self.refused = Close.TRY_AGAIN_LATER
+            return
         if not self._identity.permissions_on(self._dashboard_id):
             self.refused = Close.FORBIDDEN
         elif server.is_draining or server.is_full:
@@ -107,6 +113,8 @@ class Visitor:
         """A mistake of ours that ends this connection alone."""
         self._server.hall.faults += 1
         log.error("connection_failed", exc_info=fault)
+        if self.session is not None:
+            self._server.events.emit(self.session.event("client:error"))
 
     def on_ws_connection_close(self, close_code: int | None = None, close_reason: str | None = None) -> None:
         if self.session is not None:

@@ -1,0 +1,48 @@
+"""The page at ``/``: there where it is wanted, whole, and nothing from elsewhere."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from tests.handlers.conftest import House, OpenHouse
+from tornado_rt.handlers.demo import STATIC
+
+
+async def test_the_page_and_all_that_it_names_are_there(house: House) -> None:
+    page = await house.fetch("/")
+    assert page.code == 200
+    assert page.headers["Content-Type"] == "text/html; charset=utf-8"
+    named = re.findall(r'(?:src|href)="([^"]+)"', page.body.decode())
+    assert named
+    for path in named:
+        assert path.startswith("/static/")
+        assert (await house.fetch(path)).code == 200
+
+
+@pytest.mark.parametrize("is_mounted", [False, True])
+async def test_the_operator_may_turn_it_off(open_house: OpenHouse, is_mounted: bool) -> None:
+    house = await open_house(is_mounted=is_mounted, demo=False)
+    assert (await house.fetch("/")).code == 404
+    assert (await house.fetch("/healthz")).code == 200
+
+
+async def test_files_are_looked_up_anew(house: House) -> None:
+    """A page of one version with a script of another would speak to the server in two tongues."""
+    first = await house.fetch("/static/plain.js")
+    assert first.headers["Cache-Control"] == "no-cache"
+    again = await house.fetch("/static/plain.js", headers={"If-None-Match": first.headers["Etag"]})
+    assert (again.code, again.body) == (304, b"")
+
+
+def test_the_page_asks_nothing_of_other_sites() -> None:
+    for path in STATIC.rglob("*"):
+        if path.suffix in (".html", ".css", ".js"):
+            assert not re.search(r"https?://(?!www\.w3\.org/)", path.read_text()), path
+
+
+def test_the_page_obeys_its_own_policy() -> None:
+    """``default-src 'self'`` lets no script, style or handler stand in the page itself."""
+    page = (STATIC / "index.html").read_text()
+    assert not re.search(r"<script(?![^>]*\bsrc=)|<style|\sstyle=|\son[a-z]+=", page)
