@@ -5,18 +5,28 @@ from __future__ import annotations
 import itertools
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from tornado.web import Application
 
-from tornado_rt.auth import Authenticator, TrustAuthenticator
+from tornado_rt.auth import (
+    Authenticator,
+    FixedKeySet,
+    JwtAuthenticator,
+    KeySet,
+    RemoteKeySet,
+    TrustAuthenticator,
+    issue_token,
+    public_key,
+    secret_key,
+)
 from tornado_rt.core.limits import DashboardLimits
 from tornado_rt.errors import StartFault
 from tornado_rt.handlers.base import NotFoundHandler
-from tornado_rt.handlers.gate import LOOPBACK_HOSTS, Gate
+from tornado_rt.handlers.gate import LOOPBACK_HOSTS, Authorize, Gate
 from tornado_rt.routes import routes
 from tornado_rt.server import Options, RealtimeServer
 from tornado_rt.session import isoformat
@@ -104,14 +114,56 @@ def make_server(settings: Settings, on_fatal: Callable[[str], None]) -> Realtime
 
 
 def make_authenticator(settings: Settings) -> Authenticator:
-    """Raises ``StartFault`` for a mode that is not built in."""
+    """Raises ``StartFault`` for a key that is of no use."""
     if settings.auth == "trust":
         return TrustAuthenticator()
-    raise StartFault(f"RT_AUTH={settings.auth} is not built yet: this version has trust alone")
+    return JwtAuthenticator(
+        make_key_set(settings),
+        algorithms=settings.jwt_algorithms,
+        clock=time.time,
+        audience=settings.jwt_audience,
+        issuer=settings.jwt_issuer,
+        default_role=None if settings.jwt_default_role == "none" else settings.jwt_default_role,
+    )
 
 
-def make_gate(settings: Settings) -> Gate:
-    """Who may knock at all."""
+def make_key_set(settings: Settings) -> KeySet:
+    """Where the keys of tokens are. Raises ``StartFault``."""
+    algorithms = settings.jwt_algorithms
+    if settings.jwks_url is not None:
+        return RemoteKeySet(settings.jwks_url, algorithms, monotonic=time.monotonic)
+    try:
+        if settings.jwt_secret is not None:
+            name, key = "RT_JWT_SECRET", secret_key(settings.jwt_secret.get_secret_value(), algorithms)
+        else:
+            name, key = "RT_JWT_PUBLIC_KEY", public_key(settings.jwt_public_key or "", algorithms)
+    except ValueError as fault:
+        name = "RT_JWT_PUBLIC_KEY" if settings.jwt_secret is None else "RT_JWT_SECRET"
+        raise StartFault(f"{name} cannot be used with RT_JWT_ALGORITHMS={','.join(algorithms)}: {fault}") from None
+    return FixedKeySet([key])
+
+
+def make_token(settings: Settings, user_id: str, roles: Mapping[str, str], life_seconds: float) -> str:
+    """A token that a server with these settings takes. Raises ``StartFault`` without a secret to sign it with."""
+    if settings.jwt_secret is None:
+        raise StartFault("RT_JWT_SECRET is not set, and tokens are signed with it; where an issuer signs them, ask that one")
+    make_key_set(settings)
+    now = time.time()
+    return issue_token(
+        settings.jwt_secret.get_secret_value(),
+        settings.jwt_algorithms[0],
+        user_id=user_id,
+        roles=roles,
+        issued_at=now,
+        expires_at=now + life_seconds,
+        token_id=secrets.token_hex(8),
+        audience=settings.jwt_audience,
+        issuer=settings.jwt_issuer,
+    )
+
+
+def make_gate(settings: Settings, authorize: Authorize | None = None) -> Gate:
+    """Who may knock at all, and by an application's own rule ``authorize`` do what."""
     hosts = set(LOOPBACK_HOSTS) | {host.lower() for host in settings.allowed_hosts}
     if settings.public_url:
         hosts.add((urlsplit(settings.public_url).hostname or "").lower())
@@ -122,6 +174,7 @@ def make_gate(settings: Settings) -> Gate:
         public_url=settings.public_url,
         demo=settings.demo,
         open_stats=settings.auth == "trust",
+        authorize=authorize,
     )
 
 

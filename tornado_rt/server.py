@@ -251,11 +251,16 @@ class RealtimeServer:
             body = b'%b,"sync":%b}' % (body[:-1], room.sync(since, epoch))
         return encode_message("CONNECT", self.hall.new_id(), self.hall.timestamp(), session.user, body)
 
-    def farewell(self, how: Close, user_id: str = "") -> bytes:
-        """DISCONNECT for a connection that is not let in, as a frame; with a slot where it may come back."""
+    def farewell(self, how: Close, user_id: str = "", sentence: str | None = None) -> bytes:
+        """DISCONNECT for a connection that is not let in, as a frame; with a slot where it may come back.
+
+        ``sentence`` says more of the reason, for a person.
+        """
         slot = self.next_slot_ms() if how is Close.TRY_AGAIN_LATER else None
         hall = self.hall
         payload = disconnect_payload(how, slot)
+        if sentence is not None:
+            payload["error"] = sentence
         return encode_frame(encode_message("DISCONNECT", hall.new_id(), hall.timestamp(), user_id, payload))
 
     @property

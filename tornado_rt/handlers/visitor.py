@@ -11,7 +11,7 @@ from tornado.httputil import HTTPServerRequest
 from tornado_rt.auth import Identity
 from tornado_rt.core.document import Author
 from tornado_rt.errors import Close, Forbidden, Misdirected, Unauthorized, Unavailable
-from tornado_rt.handlers.gate import Gate, credentials_of, query_id, query_seq
+from tornado_rt.handlers.gate import Gate, query_id, query_seq
 from tornado_rt.room import Room
 from tornado_rt.server import RealtimeServer
 from tornado_rt.session import Session
@@ -25,8 +25,8 @@ log = structlog.get_logger(__name__)
 class Visitor:
     """One connection, from its handshake to its end.
 
-    ``refused`` is why it is not let in. It is told so over the socket: a browser cannot read the status of a failed handshake,
-    and would try again for ever.
+    ``refused`` is why it is not let in, ``sentence`` more of that where there is more. It is told so over the socket: a browser
+    cannot read the status of a failed handshake, and would try again for ever.
     """
 
     __slots__ = (
@@ -34,12 +34,14 @@ class Visitor:
         "_device_id",
         "_epoch",
         "_identity",
+        "_permissions",
         "_room",
         "_server",
         "_since",
         "frame_loop",
         "heard",
         "refused",
+        "sentence",
         "session",
     )
 
@@ -51,9 +53,11 @@ class Visitor:
         self._since = query_seq(request, "since")
         self._epoch = query_id(request, "epoch")
         self._identity: Identity | None = None
+        self._permissions: tuple[str, ...] = ()
         self._room: Room | None = None
         self.heard = True
         self.refused: Close | None = None
+        self.sentence: str | None = None
         self.session: Session | None = None
         self.frame_loop = FrameLoop(self, max_message_bytes=server.options.max_message_bytes)
 
@@ -61,17 +65,18 @@ class Visitor:
         """Establish who it is and what it may see; leaves ``refused`` behind where that is nothing."""
         server = self._server
         try:
-            self._identity = await gate.authenticator.identify(credentials_of(request))
+            self._identity = await gate.identify(request)
+            self._permissions = await gate.permissions(self._identity, self._dashboard_id)
         except Unauthorized:
             self.refused = Close.UNAUTHORIZED
             return
-        except Forbidden:
-            self.refused = Close.FORBIDDEN
+        except Forbidden as refusal:
+            self.refused, self.sentence = Close.FORBIDDEN, refusal.message
             return
         except Unavailable:
             self.refused = Close.TRY_AGAIN_LATER
             return
-        if not self._identity.permissions_on(self._dashboard_id):
+        if not self._permissions:
             self.refused = Close.FORBIDDEN
         elif server.is_draining or server.is_full:
             self.refused = Close.TRY_AGAIN_LATER
@@ -87,7 +92,7 @@ class Visitor:
         if self.refused is None and (self._room is None or server.rooms.get(self._dashboard_id) is not self._room):
             self.refused = Close.TRY_AGAIN_LATER  # the room went away during the handshake
         if self.refused is not None:
-            outbox.send(server.farewell(self.refused, identity.user_id if identity is not None else ""))
+            outbox.send(server.farewell(self.refused, identity.user_id if identity is not None else "", self.sentence))
             outbox.close(self.refused.code, self.refused.reason)
             return
         assert identity is not None
@@ -99,7 +104,7 @@ class Visitor:
             outbox,
             since=self._since,
             epoch=self._epoch,
-            permissions=identity.permissions_on(self._dashboard_id),
+            permissions=self._permissions,
         )
 
     def on_frame(self, raw: bytes, /) -> None:

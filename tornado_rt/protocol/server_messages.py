@@ -256,6 +256,7 @@ class DisconnectPayload(WireModel):
     reason: str
     reconnect: bool
     retry_after_ms: int | None = None
+    error: str | None = Field(None, description="a sentence for a person, where there is more to say than the reason")
 
 
 class HeartbeatPayload(WireModel):
