@@ -88,7 +88,7 @@ def test_wrong_settings_are_all_told_at_once_with_status_2(run: Run) -> None:
     ("settings", "said"),
     [
         ({"RT_STORE": "redis://user:hush@localhost"}, "not built yet"),
-        ({"RT_AUTH": "jwt", "RT_JWT_SECRET": SECRET}, "not built yet"),
+        ({"RT_AUTH": "jwt", "RT_JWT_PUBLIC_KEY": "hush"}, "RT_JWT_PUBLIC_KEY cannot be used with RT_JWT_ALGORITHMS=RS256"),
     ],
 )
 def test_what_this_version_cannot_do_is_a_sentence(run: Run, settings: dict[str, str], said: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -16,6 +16,7 @@ from tornado_rt.auth import (
     Authenticator,
     FixedKeySet,
     JwtAuthenticator,
+    Key,
     KeySet,
     RemoteKeySet,
     TrustAuthenticator,
@@ -132,26 +133,32 @@ def make_key_set(settings: Settings) -> KeySet:
     algorithms = settings.jwt_algorithms
     if settings.jwks_url is not None:
         return RemoteKeySet(settings.jwks_url, algorithms, monotonic=time.monotonic)
+    if settings.jwt_secret is not None:
+        return FixedKeySet([make_secret_key(settings.jwt_secret.get_secret_value(), algorithms)])
     try:
-        if settings.jwt_secret is not None:
-            name, key = "RT_JWT_SECRET", secret_key(settings.jwt_secret.get_secret_value(), algorithms)
-        else:
-            name, key = "RT_JWT_PUBLIC_KEY", public_key(settings.jwt_public_key or "", algorithms)
+        return FixedKeySet([public_key(settings.jwt_public_key or "", algorithms)])
     except ValueError as fault:
-        name = "RT_JWT_PUBLIC_KEY" if settings.jwt_secret is None else "RT_JWT_SECRET"
-        raise StartFault(f"{name} cannot be used with RT_JWT_ALGORITHMS={','.join(algorithms)}: {fault}") from None
-    return FixedKeySet([key])
+        raise StartFault(f"RT_JWT_PUBLIC_KEY cannot be used with RT_JWT_ALGORITHMS={','.join(algorithms)}: {fault}") from None
+
+
+def make_secret_key(secret: str, algorithms: Sequence[str]) -> Key:
+    """Raises ``StartFault``."""
+    try:
+        return secret_key(secret, algorithms)
+    except ValueError as fault:
+        raise StartFault(f"RT_JWT_SECRET cannot be used with RT_JWT_ALGORITHMS={','.join(algorithms)}: {fault}") from None
 
 
 def make_token(settings: Settings, user_id: str, roles: Mapping[str, str], life_seconds: float) -> str:
     """A token that a server with these settings takes. Raises ``StartFault`` without a secret to sign it with."""
     if settings.jwt_secret is None:
         raise StartFault("RT_JWT_SECRET is not set, and tokens are signed with it; where an issuer signs them, ask that one")
-    make_key_set(settings)
+    secret, algorithms = settings.jwt_secret.get_secret_value(), settings.jwt_algorithms
+    make_secret_key(secret, algorithms)
     now = time.time()
     return issue_token(
-        settings.jwt_secret.get_secret_value(),
-        settings.jwt_algorithms[0],
+        secret,
+        algorithms[0],
         user_id=user_id,
         roles=roles,
         issued_at=now,

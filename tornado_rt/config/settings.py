@@ -25,6 +25,7 @@ SOCKET_PATH: Final = "/api/realtime"
 SECRET_ALGORITHMS: Final = frozenset({"HS256", "HS384", "HS512"})
 KEY_ALGORITHMS: Final = frozenset({"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"})
 MIN_SECRET_BYTES: Final = 32  # RFC 7518 section 3.2: a key is at least as long as the hash of HS256
+MIN_SECRET_VARIETY: Final = 8  # different characters; random ones of that length, even hexadecimal, have more
 
 Names = Annotated[tuple[str, ...], NoDecode]
 Count = Annotated[int, Field(ge=0)]
@@ -164,7 +165,7 @@ class Settings(BaseSettings):
         "RT_JWT_ALGORITHMS",
         (),
         shown="`HS256` with a secret, else `RS256`",
-        text="Comma-separated signature algorithms that are accepted, of one family.",
+        text="Comma-separated signature algorithms that are accepted; of one family, unless the keys come from `RT_JWKS_URL`.",
     )
     jwt_audience: str | None = _setting("RT_JWT_AUDIENCE", None, text="Audience (`aud`) that a token must name.")
     jwt_issuer: str | None = _setting("RT_JWT_ISSUER", None, text="Issuer (`iss`) that a token must name.")
@@ -302,9 +303,11 @@ class Settings(BaseSettings):
 
     @field_validator("jwt_secret")
     @classmethod
-    def _check_secret(cls, value: SecretStr | None) -> SecretStr | None:
+    def _check_secret(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
         if value is not None and len(value.get_secret_value().encode()) < MIN_SECRET_BYTES:
             raise _wrong(f"it must be at least {MIN_SECRET_BYTES} bytes long")
+        if value is not None and _in_production(info.data) and len(set(value.get_secret_value())) < MIN_SECRET_VARIETY:
+            raise _wrong("it repeats itself and could be guessed; make one with: openssl rand -base64 48")
         return value
 
     @field_validator("jwks_url")
@@ -313,6 +316,8 @@ class Settings(BaseSettings):
         """The last of the three places where a key may come from: in jwt mode exactly one is given."""
         if value is not None and not re.match(r"https?://[^/\s]", value):
             raise _wrong("it must be an address such as https://login.example.com/.well-known/jwks.json")
+        if value is not None and _in_production(info.data) and not _is_safe_way(value):
+            raise _wrong("in production it must begin with https://, or whoever stands between could put in keys of his own")
         if {"auth", "jwt_secret", "jwt_public_key"} <= info.data.keys() and info.data["auth"] == "jwt":
             given = sum(key is not None for key in (info.data["jwt_secret"], info.data["jwt_public_key"], value))
             if given != 1:
@@ -377,6 +382,12 @@ def is_address(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _is_safe_way(url: str) -> bool:
+    """Whether nobody between us and that address can change what it answers: TLS, or this machine itself."""
+    parts = urlsplit(url)
+    return parts.scheme == "https" or parts.hostname in ("localhost", "127.0.0.1", "::1")
 
 
 def _host_name(text: str) -> str:

@@ -14,13 +14,6 @@ __all__ = ["NOT_IN_FORCE", "About", "about", "names_of", "option_of"]
 # Settings that are read and checked while the part that obeys them is not built yet. A test holds this list against the code.
 NOT_IN_FORCE: Final = frozenset(
     {
-        "jwt_algorithms",
-        "jwt_audience",
-        "jwt_default_role",
-        "jwt_issuer",
-        "jwt_public_key",
-        "jwt_secret",
-        "jwks_url",
         "max_connections_per_ip",
         "max_connections_per_user",
         "metrics_port",
