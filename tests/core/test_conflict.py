@@ -41,6 +41,12 @@ def test_a_removed_field_is_merged_with_too(scene: Scene) -> None:
     assert applied(scene.do(update(BERT, {"value": 2}, 1))).merged == ("title",)
 
 
+def test_what_both_set_alike_is_not_merged_with(scene: Scene) -> None:
+    """``merged`` names *other* fields, not those that the operation touches itself."""
+    scene.do(update(ANNA, {"title": "Turnover", "value": 2}, 1))
+    assert applied(scene.do(update(BERT, {"value": 2}, 1))).merged == ("title",)
+
+
 def test_different_tiles_of_a_layout_never_conflict() -> None:
     """Two people drag different tiles."""
     scene = Scene()

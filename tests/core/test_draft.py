@@ -141,6 +141,14 @@ class TestTombstones:
         assert scene.dashboard.view("widget:a") is None
         assert scene.dashboard.floor == 3
 
+    def test_a_removed_field_is_forgotten_with_its_tombstone(self) -> None:
+        """The document does not remember it either."""
+        scene = Scene(max_tombstones=1)
+        scene.do(update(ANNA, {"a": 1, "b": 1}))
+        scene.do(update(ANNA, {}, unset=("a",)))
+        scene.do(update(ANNA, {}, unset=("b",)))
+        assert list(scene.document().stamps) == ["b"]
+
     def test_a_field_set_again_has_no_tombstone(self, scene: Scene) -> None:
         """It is there."""
         scene.do(update(ANNA, {}, unset=("value",)))
