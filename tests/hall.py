@@ -11,6 +11,7 @@ from typing import Any
 
 from tornado_rt.core.document import Author
 from tornado_rt.core.limits import DashboardLimits
+from tornado_rt.guard import Rates
 from tornado_rt.errors import RealtimeError
 from tornado_rt.protocol.codec import decode_server
 from tornado_rt.protocol.server_messages import Envelope
@@ -213,6 +214,15 @@ class Member:
         return self.session.room
 
 
+NO_RATES = {
+    "messages_per_second": 0.0,
+    "user_messages_per_second": 0.0,
+    "max_connections": 0,
+    "max_connections_per_user": 0,
+    "max_waiting": 0,
+}
+
+
 class Hall:
     """A server, its store and its clock. ``peer`` makes another process's server on the same memory."""
 
@@ -221,11 +231,12 @@ class Hall:
         self.store = store or MemoryStore("epoch-1", self.clock.time)
         self.ids = count(1)
         numbers = count(1)
+        self.options = dict(options)
         limits = DashboardLimits(**options.pop("limits", {}))
-        self.options = options
+        rates = Rates(**{**NO_RATES, **options.pop("rates", {})})
         self.server = RealtimeServer(
             self.store,
-            Options(limits=limits, **options),
+            Options(limits=limits, rates=rates, **options),
             time=self.clock.time,
             monotonic=self.clock.monotonic,
             timestamp=self.clock.timestamp,
@@ -250,6 +261,7 @@ class Hall:
         socket = Socket()
         author = Author(user, device or f"device-{next(self.ids)}")
         session = self.server.connect(room, author, socket, socket, since=since, epoch=epoch, permissions=permissions)
+        assert session is not None
         return Member(self, session, socket)
 
     async def people(self, *users: str) -> list[Member]:

@@ -14,10 +14,12 @@ PACKAGE = Path(__file__).parent.parent / "tornado_rt"
 HALL = (
     "answers",
     "events",
+    "guard",
     "heartbeat",
     "intake",
     "picture",
     "reception",
+    "revocations",
     "room",
     "server",
     "session",

@@ -397,15 +397,14 @@ async def test_a_post_during_the_drain_is_told_when_to_come_back() -> None:
     assert refused.value.retry_after_ms is not None
 
 
-async def test_a_server_is_full_when_it_says_so() -> None:
-    hall = Hall(max_connections=2)
+async def test_a_full_server_lets_nobody_in() -> None:
+    hall = Hall(rates={"max_connections": 2})
     anna, _ = await hall.people("anna", "bert")
-    assert hall.server.is_full
+    with pytest.raises(AssertionError):
+        await hall.join("carl")
     anna.leave()
-    assert not hall.server.is_full
-    unlimited = Hall(max_connections=0)
-    await unlimited.people("anna")
-    assert not unlimited.server.is_full
+    await hall.join("carl")
+    assert hall.server.guard.refused["connections"] == 1
 
 
 async def test_slots_that_have_passed_are_free_again() -> None:

@@ -26,6 +26,7 @@ from tornado_rt.auth import (
 )
 from tornado_rt.core.limits import DashboardLimits
 from tornado_rt.errors import StartFault
+from tornado_rt.guard import Rates
 from tornado_rt.handlers.base import NotFoundHandler
 from tornado_rt.handlers.gate import LOOPBACK_HOSTS, Authorize, Gate
 from tornado_rt.routes import routes
@@ -100,7 +101,14 @@ def make_server(settings: Settings, on_fatal: Callable[[str], None]) -> Realtime
         heartbeat_timeout_seconds=settings.heartbeat_timeout_seconds,
         slow_consumer_timeout_seconds=settings.slow_consumer_timeout_seconds,
         accept_rate_per_second=settings.accept_rate_per_second,
-        max_connections=settings.max_connections,
+        rates=Rates(
+            messages_per_second=settings.rate_limit_per_second,
+            burst=settings.rate_burst,
+            user_messages_per_second=settings.user_rate_limit_per_second,
+            max_connections=settings.max_connections,
+            max_connections_per_user=settings.max_connections_per_user,
+            max_connections_per_address=settings.max_connections_per_ip,
+        ),
         max_message_bytes=settings.max_message_bytes,
         limits=limits,
     )
@@ -180,6 +188,7 @@ def make_gate(settings: Settings, authorize: Authorize | None = None) -> Gate:
         allowed_origins=frozenset(origin.rstrip("/") for origin in settings.allowed_origins),
         public_url=settings.public_url,
         demo=settings.demo,
+        trusted_proxies=settings.trusted_proxies,
         open_stats=settings.auth == "trust",
         authorize=authorize,
     )

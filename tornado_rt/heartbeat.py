@@ -22,12 +22,13 @@ class Heartbeat:
     """Sessions in slices; ``tick`` sweeps one slice and is to be called ``SLICES`` times an interval.
 
     ``interval_seconds`` and ``timeout_seconds`` of 0 turn PINGs or the silence limit off; ``stuck_seconds`` is how long a full
-    socket may take nothing. ``missed`` and ``stuck`` count the connections that were ended.
+    socket may take nothing. ``missed``, ``stuck`` and ``expired`` count the connections that were ended.
     """
 
     def __init__(self, hall: Hall, interval_seconds: float, timeout_seconds: float, stuck_seconds: float) -> None:
         self.interval_seconds = interval_seconds
         self.missed = 0
+        self.expired = 0
         self.stuck = 0
         self._hall = hall
         self._timeout_seconds = timeout_seconds
@@ -50,11 +51,15 @@ class Heartbeat:
     def tick(self) -> None:
         """Sweep the next slice, and all who are behind."""
         now = self._hall.monotonic()
+        today = self._hall.time()
         self._next_slice = (self._next_slice + 1) % SLICES
         for session in tuple(self._slices[self._next_slice]):
             if session.connection.heard:
                 session.connection.heard = False
                 session.heard_at = now
+            if session.expires_at is not None and session.expires_at <= today:
+                self.expired += 1
+                session.close(Close.TOKEN_EXPIRED)
             if session.is_behind:
                 continue
             if self._timeout_seconds and now - session.heard_at > self._timeout_seconds:

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import structlog
+from tornado.httputil import ParseBodyConfig, ParseMultipartConfig, set_parse_body_config
 from tornado.netutil import bind_sockets
 
 from tornado_rt.app import make_application, make_gate, make_server
@@ -84,7 +85,9 @@ def serve(settings: Settings) -> int:
 
 async def _serve(settings: Settings) -> int:
     sys.setswitchinterval(SWITCH_SECONDS)
-    _raise_file_limit(settings.max_connections)
+    # Nothing here takes forms with files, and taking them apart has been a way to attack servers more than once.
+    set_parse_body_config(ParseBodyConfig(multipart=ParseMultipartConfig(enabled=False)))
+    settings = settings.model_copy(update={"max_connections": _raise_file_limit(settings.max_connections)})
     status = 0
     stop = asyncio.Event()
 
@@ -138,7 +141,6 @@ def _listen(server: RealtimeServer, sockets: list[socket.socket], settings: Sett
     gate = make_gate(settings)
     http_server = Entrance(
         make_application(server, gate),
-        xheaders=settings.trusted_proxies > 0,
         idle_connection_timeout=30.0,
         body_timeout=10.0,
         max_header_size=16 * 1024,
@@ -163,8 +165,12 @@ def _handle_signals(stop: asyncio.Event) -> None:
         loop.add_signal_handler(number, on_signal)
 
 
-def _raise_file_limit(max_connections: int) -> None:
-    """Every connection is a file; take as many as the system lets us have."""
+def _raise_file_limit(max_connections: int) -> int:
+    """Every connection is a file; take as many as the system lets us have.
+
+    Returns how many connections that is, at most ``max_connections`` (0: as many as can be): one too many is to be told so, and
+    that takes a file too.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = max_connections + SPARE_FILES if max_connections else hard
     if hard != resource.RLIM_INFINITY:
@@ -172,5 +178,8 @@ def _raise_file_limit(max_connections: int) -> None:
     if soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
         soft = wanted
-    if max_connections and soft < max_connections + SPARE_FILES:
-        log.warning("too_few_files", open_files=soft, max_connections=max_connections)
+    possible = max(1, soft - SPARE_FILES)
+    if max_connections <= possible:
+        return max_connections or possible
+    log.warning("too_few_files", open_files=soft, max_connections=max_connections, possible=possible)
+    return possible

@@ -12,10 +12,29 @@ import structlog
 
 from tornado_rt.answers import results_of
 from tornado_rt.core.document import Author
-from tornado_rt.errors import Close, Forbidden, Internal, InvalidMessage, Refusal, ServerFault, TooLarge
+from tornado_rt.errors import (
+    Close,
+    Forbidden,
+    Internal,
+    InvalidMessage,
+    RateLimited,
+    Refusal,
+    ServerFault,
+    TooLarge,
+    Unauthorized,
+)
+from tornado_rt.guard import BYTES_A_MESSAGE
 from tornado_rt.intake import Item, OpenConflict, batch_of, item_of, operation_of, resolution_of
 from tornado_rt.protocol.codec import decode, encode_message, encode_nack
-from tornado_rt.protocol.messages import ClientMessage, SyncOp, SyncPost, WidgetBatchPayload, WidgetUpdate, count_leaves
+from tornado_rt.protocol.messages import (
+    ClientMessage,
+    SyncOp,
+    SyncPost,
+    SyncUpdatePayload,
+    WidgetBatchPayload,
+    WidgetUpdate,
+    count_leaves,
+)
 from tornado_rt.room import Room
 from tornado_rt.session import Session
 from tornado_rt.submission import Hall, Submission
@@ -31,6 +50,7 @@ class Reception:
     def __init__(self, hall: Hall, max_operations: int) -> None:
         self._hall = hall
         self._max_operations = max_operations
+        self._renewals: set[asyncio.Task[None]] = set()
 
     def receive(self, session: Session, raw: bytes) -> None:
         """Take in one text frame. Whatever is wrong with it ends here: in a NACK, and in the log if it is our fault."""
@@ -39,6 +59,7 @@ class Reception:
         try:
             message = decode(raw)
             message_id = message.id
+            self._charge(session, message, len(raw))
             if message.user_id != session.user:
                 raise Forbidden("userId is another than the connection's", details=(("userId", "must be your own"),))
             if not self._hall.events.is_idle:
@@ -54,6 +75,13 @@ class Reception:
             log.exception("message_failed", client_id=session.id, dashboard_id=session.room.dashboard_id)
             self._nack(session, Internal("the server made a mistake; it has been logged"), message_id)
 
+    def _charge(self, session: Session, message: ClientMessage, size_bytes: int) -> None:
+        """A message costs one, one more for each further operation in it, and more if it is large. Raises ``RateLimited``."""
+        count = 1 + size_bytes // BYTES_A_MESSAGE
+        if type(message) is not WidgetUpdate and isinstance(message.payload, WidgetBatchPayload | SyncUpdatePayload):
+            count += max(0, count_leaves(message.payload.operations) - 1)
+        self._hall.guard.charge(session.pace, self._hall.monotonic(), count)
+
     def _carry_out(self, session: Session, message: ClientMessage) -> None:
         payload: Any = message.payload
         match message.type:
@@ -68,6 +96,8 @@ class Reception:
                 self._submit(session, message, self._items(session, message))
             case "SYNC_REQUEST":
                 self._sync(session, message)
+            case "PING" if payload.token is not None:
+                self._renew(session, message)
             case "PING":
                 self._pong(session, message)
             case "DISCONNECT":
@@ -78,9 +108,11 @@ class Reception:
             self._may_write(session)
         author, id_, type_ = session.author, message.id, message.type
         operation = operation_of(type_, message.payload, author, id_, session.epoch)
+        session.pace.waiting += 1
         session.room.submit(Submission(author, [Item(id_, type_, operation)], session, id_, True, message))
 
     def _submit(self, session: Session, message: ClientMessage, items: list[Item], *, is_single: bool = False) -> None:
+        session.pace.waiting += 1
         session.room.submit(Submission(session.author, items, session, message.id, is_single, message))
 
     def _conflicts(self, session: Session) -> dict[str, OpenConflict]:
@@ -116,6 +148,25 @@ class Reception:
     def _pong(self, session: Session, message: ClientMessage) -> None:
         self._reply(session, "PONG", b'{"serverTime":"%b"}' % self._hall.timestamp().encode(), message.id)
 
+    def _renew(self, session: Session, message: ClientMessage) -> None:
+        """A fresh token in a PING takes the place of the connection's own (the guard's part of PROTOCOL section 1)."""
+        task = asyncio.get_running_loop().create_task(self._judge_token(session, message))
+        self._renewals.add(task)
+        task.add_done_callback(self._renewals.discard)
+
+    async def _judge_token(self, session: Session, message: Any) -> None:
+        try:
+            if self._hall.renew is None:
+                raise Forbidden("there are no tokens here to be renewed")
+            identity, permissions = await self._hall.renew(message.payload.token, session.room.dashboard_id)
+            if identity.user_id != session.user or not permissions:
+                raise Forbidden("this token is not for you, or not for this dashboard")
+        except Refusal as refusal:
+            self._nack(session, Forbidden(refusal.message) if isinstance(refusal, Unauthorized) else refusal, message.id)
+            return
+        session.allow(identity, permissions)
+        self._pong(session, message)
+
     def _reply(self, session: Session, type_: str, payload: bytes, correlation_id: str | None) -> None:
         hall = self._hall
         session.send(encode_message(type_, hall.new_id(), hall.timestamp(), session.user, payload, correlation_id))
@@ -123,13 +174,19 @@ class Reception:
     def _nack(self, session: Session, refusal: Refusal, message_id: str | None) -> None:
         hall = self._hall
         session.send(encode_nack(hall.new_id(), hall.timestamp(), session.user, message_id, refusal))
+        if isinstance(refusal, RateLimited) and not hall.events.is_idle:
+            hall.events.emit(session.event("rate:limited"))
+        if hall.guard.strike(session.pace, hall.monotonic()):
+            session.close(Close.RATE_LIMIT_EXCEEDED)
 
     # Without a socket
 
     async def post(self, room: Room, author: Author, post: SyncPost) -> dict[str, Any]:
         """Carry out a POST; returns its answer, ``sync`` as JSON text. Raises ``TooLarge`` for too many operations."""
-        if post.operations:
-            self._check_count(count_leaves(post.operations))
+        leaves = count_leaves(post.operations)
+        if leaves:
+            self._check_count(leaves)
+        self._hall.guard.charge_user(author.user, self._hall.monotonic(), max(1, leaves))
         epoch = post.epoch or room.dashboard.epoch
         items = [item_of(operation, author, epoch, {}) for operation in post.operations]
         if items:

@@ -157,6 +157,9 @@ class Room:
         while self.pending:
             self.in_flight = self.pending[:MAX_BATCH]
             del self.pending[:MAX_BATCH]
+            for submission in self.in_flight:
+                if submission.session is not None:
+                    submission.session.pace.waiting -= 1
             await self._process(self.in_flight)
             self.in_flight = []
             self._release()

@@ -11,6 +11,7 @@ from tornado_rt.handlers.demo import DemoHandler, StaticHandler
 from tornado_rt.handlers.gate import Gate
 from tornado_rt.handlers.ops import HealthHandler, ReadyHandler
 from tornado_rt.handlers.realtime import OpenApiHandler, RealtimeHandler, SchemaHandler, StatsHandler
+from tornado_rt.handlers.revoke import RevokeHandler
 from tornado_rt.handlers.socket import SocketHandler
 from tornado_rt.server import RealtimeServer
 
@@ -27,9 +28,11 @@ class UpgradeMatches(PathMatches):
 def routes(server: RealtimeServer, gate: Gate) -> list[Rule]:
     """Tornado routing rules for everything the server answers to (PROTOCOL section 6)."""
     parts = {"server": server, "gate": gate}
+    server.hall.renew = gate.renew
     paths = [
         ("/api/realtime", RealtimeHandler),
         ("/api/realtime/stats", StatsHandler),
+        ("/api/realtime/revoke", RevokeHandler),
         ("/api/realtime/schema", SchemaHandler),
         ("/api/realtime/openapi", OpenApiHandler),
         ("/healthz", HealthHandler),

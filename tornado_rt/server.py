@@ -8,18 +8,21 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import structlog
 
+from tornado_rt.auth import Identity
 from tornado_rt.core.document import Author
 from tornado_rt.core.limits import DashboardLimits
 from tornado_rt.errors import Close, Internal, Refusal, Unavailable
 from tornado_rt.events import Event, Events, Listener
+from tornado_rt.guard import Guard, Rates
 from tornado_rt.heartbeat import Heartbeat
 from tornado_rt.protocol.codec import decode_operation, encode_json, encode_message
 from tornado_rt.protocol.messages import SyncPost
 from tornado_rt.reception import Reception
+from tornado_rt.revocations import RETENTION_SECONDS, Revocation, Revocations
 from tornado_rt.room import Room, restore
 from tornado_rt.session import Connection, Session, Way, disconnect_payload
 from tornado_rt.store.base import Store
@@ -43,7 +46,7 @@ class Options:
     heartbeat_timeout_seconds: float = 60.0
     slow_consumer_timeout_seconds: float = 30.0
     accept_rate_per_second: float = 500.0
-    max_connections: int = 20_000
+    rates: Rates = field(default_factory=Rates)
     max_message_bytes: int = 262_144
     max_operations: int = 50
     limits: DashboardLimits = field(default_factory=DashboardLimits)
@@ -69,7 +72,11 @@ class RealtimeServer:
         self.store = store
         self.options = options
         self.events = Events()
-        self.hall = Hall(store, options.limits, time, monotonic, timestamp, new_id, self.events, self._on_room_fault)
+        self.guard = Guard(options.rates)
+        self.revocations = Revocations(store)
+        self.hall = Hall(
+            store, options.limits, time, monotonic, timestamp, new_id, self.events, self._on_room_fault, self.guard
+        )
         self.heartbeat = Heartbeat(
             self.hall,
             options.heartbeat_interval_seconds,
@@ -96,6 +103,7 @@ class RealtimeServer:
     async def initialize(self) -> None:
         """Open the store and begin the sweep. Raises ``StartFault`` with a sentence where the store cannot be opened."""
         await self.store.start()
+        await self.revocations.load(self.hall.time())
         self._is_running = True
         self._started_at = self.hall.monotonic()
         self._spawn(self._sweep())
@@ -200,11 +208,22 @@ class RealtimeServer:
         since: int | None = None,
         epoch: str | None = None,
         permissions: tuple[str, ...] = ("read", "write"),
-    ) -> Session:
-        """Let a connection in: CONNECT, with what it missed since ``since``, and from then on every change."""
+        identity: Identity | None = None,
+        address: str = "",
+    ) -> Session | None:
+        """Let a connection in: CONNECT, with what it missed since ``since``, and from then on every change.
+
+        None if there is no room for it, for its user, or for its ``address``.
+        """
+        if not self.guard.enter(author.user, address):
+            return None
         hall = self.hall
         id_ = f"client-{hall.new_id()}"
-        session = Session(id_, author, room, connection, outbox, hall.time(), hall.monotonic(), permissions)
+        identity = identity or Identity(author.user, {})
+        pace = self.guard.pace(author.user)
+        session = Session(
+            id_, author, room, connection, outbox, hall.time(), hall.monotonic(), permissions, pace, identity, address
+        )
         room.join(session)
         self.sessions[session] = self.heartbeat.join(session)
         session.send(self._connect_message(session, since, epoch))
@@ -218,6 +237,7 @@ class RealtimeServer:
         if leave is not None:
             leave()
             session.room.leave(session)
+            self.guard.leave(session.user, session.address)
             if not self.sessions and self._is_empty is not None and not self._is_empty.done():
                 self._is_empty.set_result(None)
             if not self.events.is_idle:
@@ -243,6 +263,8 @@ class RealtimeServer:
                 "maxFields": limits.max_fields,
                 "maxDocumentBytes": limits.max_document_bytes,
                 "maxDashboardBytes": limits.max_dashboard_bytes,
+                "rateLimit": options.rates.messages_per_second,
+                "rateBurst": options.rates.burst,
             },
             "permissions": session.permissions,
         }
@@ -263,10 +285,18 @@ class RealtimeServer:
             payload["error"] = sentence
         return encode_frame(encode_message("DISCONNECT", hall.new_id(), hall.timestamp(), user_id, payload))
 
-    @property
-    def is_full(self) -> bool:
-        most = self.options.max_connections
-        return bool(most) and len(self.sessions) >= most
+    async def revoke(self, kind: Literal["userId", "tokenId", "dashboardId"], value: str) -> int:
+        """End what somebody may do: close what is connected, refuse its tokens from now on. Returns how many were closed.
+
+        Raises ``Unavailable`` where it could not be made durable; nothing was closed then.
+        """
+        now = self.hall.time()
+        await self.revocations.add(Revocation(kind, value, now, now + RETENTION_SECONDS))
+        gone = [session for session in self.sessions if session.is_meant_by(kind, value)]
+        for session in gone:
+            session.close(Close.UNAUTHORIZED)
+        log.info("revoked", kind=kind, closed=len(gone))
+        return len(gone)
 
     # Asked from within the process or by HTTP; what a socket says goes to ``receive``
 
@@ -362,6 +392,7 @@ class RealtimeServer:
             if now >= housekeeping_at:
                 housekeeping_at = now + HOUSEKEEPING_SECONDS
                 self._evict_idle_rooms()
+                self.guard.tidy(self.hall.monotonic())
 
     def _spawn(self, work: Any) -> asyncio.Task[Any]:
         task: asyncio.Task[Any] = asyncio.get_running_loop().create_task(work)

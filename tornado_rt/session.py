@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from tornado_rt.auth import Identity
 from tornado_rt.core.document import Author
 from tornado_rt.events import Event
+from tornado_rt.guard import Pace
 from tornado_rt.intake import OpenConflict
 from tornado_rt.protocol.codec import encode_message
 from tornado_rt.wire import encode_frame
@@ -57,21 +59,25 @@ class Connection(Protocol):
 
 class Session:
     """``heard_at`` and ``connected_at`` are seconds on the monotonic and on the wall clock; ``progress`` and ``stuck_since``
-    tell a slow reader from one that takes nothing at all."""
+    tell a slow reader from one that takes nothing at all. ``expires_at`` is when its token ends, in seconds since 1970."""
 
     __slots__ = (
+        "address",
         "author",
         "conflicts",
         "connected_at",
         "connection",
         "epoch",
+        "expires_at",
         "heard_at",
         "id",
+        "identity",
         "is_behind",
         "may_write",
         "message_count",
         "outbox",
         "owed",
+        "pace",
         "permissions",
         "position",
         "progress",
@@ -89,7 +95,10 @@ class Session:
         outbox: Way,
         connected_at: float,
         heard_at: float,
-        permissions: tuple[str, ...] = ("read", "write"),
+        permissions: tuple[str, ...],
+        pace: Pace,
+        identity: Identity,
+        address: str,
     ) -> None:
         self.id = id_
         self.author = author
@@ -99,8 +108,9 @@ class Session:
         self.outbox = outbox
         self.connected_at = connected_at
         self.heard_at = heard_at
-        self.permissions = permissions
-        self.may_write = "write" in permissions
+        self.pace = pace
+        self.address = address
+        self.allow(identity, permissions)
         self.epoch = room.dashboard.epoch
         self.message_count = 0
         self.is_behind = False
@@ -109,6 +119,13 @@ class Session:
         self.progress = 0
         self.stuck_since = 0.0
         self.conflicts: dict[str, OpenConflict] = {}
+
+    def allow(self, identity: Identity, permissions: tuple[str, ...]) -> None:
+        """What it may do from now on, and until when."""
+        self.identity = identity
+        self.expires_at = identity.expires_at
+        self.permissions = permissions
+        self.may_write = "write" in permissions
 
     def send(self, message: bytes) -> None:
         """Send one message, or keep it until the catch-up is through. It is not a change: those come from the room."""
@@ -155,6 +172,16 @@ class Session:
             "outboxBytes": self.outbox.buffered_bytes,
             "isAlive": not timeout_seconds or silent_seconds <= timeout_seconds,
         }
+
+    def is_meant_by(self, kind: Literal["userId", "tokenId", "dashboardId"], value: str) -> bool:
+        """Is a revocation of this kind and value about this connection?"""
+        match kind:
+            case "userId":
+                return self.user == value
+            case "tokenId":
+                return self.identity.token_id == value
+            case "dashboardId":
+                return self.room.dashboard_id == value
 
     def close(self, how: Close, retry_after_ms: int | None = None) -> None:
         """Say DISCONNECT where the socket still takes it, then close."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from tornado_rt.auth import Identity
 from tornado_rt.core.document import Author
 from tornado_rt.core.limits import DashboardLimits
 from tornado_rt.events import Events
+from tornado_rt.guard import Guard
 from tornado_rt.intake import Item
 from tornado_rt.store.base import Store
 
@@ -16,14 +18,18 @@ if TYPE_CHECKING:
     from tornado_rt.room import Room
     from tornado_rt.session import Session
 
-__all__ = ["Hall", "Submission"]
+__all__ = ["Hall", "Renew", "Submission"]
+
+Renew = Callable[[str, str], Awaitable[tuple[Identity, tuple[str, ...]]]]
+"""A fresh token, and a dashboard's id -> who it is now, and what it may do there. Raises ``ClientFault``."""
 
 
 @dataclass(slots=True)
 class Hall:
     """What all rooms share. ``time`` and ``monotonic`` are clocks in seconds, ``timestamp`` the wall clock as ISO 8601.
 
-    ``faults`` counts mistakes of our own that were caught and logged.
+    ``renew`` judges a token that comes in a PING; None where there are no tokens. ``faults`` counts mistakes of our own
+    that were caught and logged.
     """
 
     store: Store
@@ -34,6 +40,8 @@ class Hall:
     new_id: Callable[[], str]
     events: Events
     on_fault: Callable[[Room, BaseException], None]
+    guard: Guard
+    renew: Renew | None = None
     faults: int = 0
     laggards: set[Session] = field(default_factory=set)
 

@@ -14,15 +14,10 @@ __all__ = ["NOT_IN_FORCE", "About", "about", "names_of", "option_of"]
 # Settings that are read and checked while the part that obeys them is not built yet. A test holds this list against the code.
 NOT_IN_FORCE: Final = frozenset(
     {
-        "max_connections_per_ip",
-        "max_connections_per_user",
         "metrics_port",
         "metrics_token",
-        "rate_burst",
-        "rate_limit_per_second",
         "redis_tls_verify",
         "redis_wait_replicas",
-        "user_rate_limit_per_second",
     }
 )
 

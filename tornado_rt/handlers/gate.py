@@ -38,6 +38,29 @@ class Gate:
     demo: bool = True
     open_stats: bool = True
     authorize: Authorize | None = None
+    trusted_proxies: int = 0
+
+    def address_of(self, request: HTTPServerRequest) -> str:
+        """Where a request comes from: the peer, or what the outermost of the trusted proxies saw.
+
+        Each proxy appends whom it was called by to ``X-Forwarded-For``; whatever stands before that anybody may have written.
+        """
+        if self.trusted_proxies:
+            seen = [entry.strip() for line in request.headers.get_list("X-Forwarded-For") for entry in line.split(",")]
+            if len(seen) >= self.trusted_proxies and seen[-self.trusted_proxies]:
+                return seen[-self.trusted_proxies][:64]
+        return request.remote_ip or ""
+
+    def is_secure(self, request: HTTPServerRequest) -> bool:
+        """Did the client come by TLS?"""
+        if self.trusted_proxies and "X-Forwarded-Proto" in request.headers:
+            return request.headers["X-Forwarded-Proto"].rpartition(",")[2].strip().lower() == "https"
+        return request.protocol == "https"
+
+    async def renew(self, token: str, dashboard_id: str) -> tuple[Identity, tuple[str, ...]]:
+        """Who brings a fresh token, and what it may do on a dashboard. Raises ``ClientFault``."""
+        identity = await self.authenticator.renew(token)
+        return identity, await self.permissions(identity, dashboard_id)
 
     async def identify(self, request: HTTPServerRequest) -> Identity:
         """Who sends a request. Raises as ``Authenticator.identify`` does."""
@@ -86,7 +109,7 @@ class Gate:
         """Where this server's socket is to be reached, as the one who asks should call it."""
         if self.public_url:
             return self.public_url
-        return f"{'wss' if request.protocol == 'https' else 'ws'}://{request.host}/api/realtime"
+        return f"{'wss' if self.is_secure(request) else 'ws'}://{request.host}/api/realtime"
 
 
 def is_same_origin(origin: str, host: str) -> bool:

@@ -6,7 +6,7 @@ from tornado.web import stream_request_body
 
 from tornado_rt.auth import Identity
 from tornado_rt.core.document import Author
-from tornado_rt.errors import Forbidden, TooLarge, UnsupportedMedia
+from tornado_rt.errors import Forbidden, TooLarge, Unauthorized, UnsupportedMedia
 from tornado_rt.handlers.base import BaseHandler
 from tornado_rt.protocol.codec import decode_post, encode_json
 from tornado_rt.protocol.schema import asyncapi, openapi
@@ -70,6 +70,8 @@ class RealtimeHandler(BaseHandler):
         permissions = await self.gate.permissions(identity, post.dashboard_id or "default")
         if "read" not in permissions or (post.operations and "write" not in permissions):
             raise Forbidden("you may not do this on this dashboard")
+        if self.server.revocations.refuses(identity, post.dashboard_id or "default", self.server.hall.time()):
+            raise Unauthorized("who are you? Your token was not accepted")
         author = Author(identity.user_id, post.device_id or f"device-{self.server.hall.new_id()}")
         answer = await self.server.post(author, post)
         sync = answer.pop("sync", None)

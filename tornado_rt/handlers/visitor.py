@@ -30,6 +30,7 @@ class Visitor:
     """
 
     __slots__ = (
+        "_address",
         "_dashboard_id",
         "_device_id",
         "_epoch",
@@ -52,6 +53,7 @@ class Visitor:
         self._device_id = query_id(request, "deviceId")
         self._since = query_seq(request, "since")
         self._epoch = query_id(request, "epoch")
+        self._address = ""
         self._identity: Identity | None = None
         self._permissions: tuple[str, ...] = ()
         self._room: Room | None = None
@@ -64,6 +66,10 @@ class Visitor:
     async def find_room(self, gate: Gate, request: HTTPServerRequest) -> None:
         """Establish who it is and what it may see; leaves ``refused`` behind where that is nothing."""
         server = self._server
+        self._address = gate.address_of(request)
+        if server.is_draining or not server.guard.knock(self._address, server.hall.monotonic()):
+            self.refused = Close.TRY_AGAIN_LATER
+            return
         try:
             self._identity = await gate.identify(request)
             self._permissions = await gate.permissions(self._identity, self._dashboard_id)
@@ -78,8 +84,8 @@ class Visitor:
             return
         if not self._permissions:
             self.refused = Close.FORBIDDEN
-        elif server.is_draining or server.is_full:
-            self.refused = Close.TRY_AGAIN_LATER
+        elif server.revocations.refuses(self._identity, self._dashboard_id, server.hall.time()):
+            self.refused = Close.UNAUTHORIZED
         else:
             try:
                 self._room = await server.enter(self._dashboard_id)
@@ -88,12 +94,11 @@ class Visitor:
 
     def open(self, *_: str, **__: str) -> None:
         """The handshake is done: come in, or hear why not."""
-        server, identity, outbox = self._server, self._identity, self.frame_loop.outbox
+        server, identity = self._server, self._identity
         if self.refused is None and (self._room is None or server.rooms.get(self._dashboard_id) is not self._room):
             self.refused = Close.TRY_AGAIN_LATER  # the room went away during the handshake
         if self.refused is not None:
-            outbox.send(server.farewell(self.refused, identity.user_id if identity is not None else "", self.sentence))
-            outbox.close(self.refused.code, self.refused.reason)
+            self._turn_away(self.refused)
             return
         assert identity is not None
         assert self._room is not None
@@ -101,11 +106,20 @@ class Visitor:
             self._room,
             Author(identity.user_id, self._device_id or f"device-{server.hall.new_id()}"),
             self,
-            outbox,
+            self.frame_loop.outbox,
             since=self._since,
             epoch=self._epoch,
             permissions=self._permissions,
+            identity=identity,
+            address=self._address,
         )
+        if self.session is None:
+            self._turn_away(Close.TRY_AGAIN_LATER)
+
+    def _turn_away(self, how: Close) -> None:
+        outbox, identity = self.frame_loop.outbox, self._identity
+        outbox.send(self._server.farewell(how, identity.user_id if identity is not None else "", self.sentence))
+        outbox.close(how.code, how.reason)
 
     def on_frame(self, raw: bytes, /) -> None:
         if self.session is not None:

@@ -17,7 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json, to_json
 
 from tornado_rt.errors import InvalidMessage, Refusal
-from tornado_rt.protocol.messages import ClientMessage, SyncOp, SyncPost, is_valid_id
+from tornado_rt.protocol.messages import ClientMessage, Revoke, SyncOp, SyncPost, is_valid_id
 from tornado_rt.protocol.refusals import refuse_body, refuse_message, refuse_text
 from tornado_rt.protocol.server_messages import Envelope, ServerMessage
 from tornado_rt.protocol.strict import is_plain
@@ -30,6 +30,7 @@ __all__ = [
     "decode_json",
     "decode_operation",
     "decode_post",
+    "decode_revoke",
     "decode_server",
     "encode_ack",
     "encode_change",
@@ -58,6 +59,7 @@ _CLIENT_TYPES: Final = frozenset(
 )
 _validate_client = _CLIENT.validator.validate_json
 _validate_post = TypeAdapter(SyncPost).validator.validate_json
+_validate_revoke = TypeAdapter(Revoke).validator.validate_json
 _validate_server = TypeAdapter[ServerMessage](ServerMessage).validator.validate_json
 _validate_envelope = TypeAdapter(Envelope).validator.validate_json
 
@@ -219,6 +221,15 @@ def change(body: bytes, seq: int) -> bytes:
     """A ``Change`` as it stands in a SYNC_RESPONSE's delta."""
     place = b"%d" % seq
     return b'%b,"seq":%b}' % (body.replace(_SEQ, place), place)
+
+
+def decode_revoke(raw: bytes) -> Revoke:
+    """The body of ``POST /api/realtime/revoke``. Raises as ``decode`` does."""
+    try:
+        revoke: Revoke = _validate_revoke(raw, by_alias=True, by_name=False)
+    except ValidationError as complaint:
+        raise refuse_body(raw, complaint) from None
+    return revoke
 
 
 def decode_operation(operation: Mapping[str, Any]) -> SyncOp:

@@ -112,7 +112,13 @@ class WireModel(BaseModel):
 
 
 class EmptyPayload(WireModel):
-    """PING, PONG and DISCONNECT from a client: whatever stands in it is ignored."""
+    """PONG and DISCONNECT from a client: whatever stands in it is ignored."""
+
+
+class PingPayload(WireModel):
+    """``token`` takes the place of the connection's own, before that one expires."""
+
+    token: Annotated[str, StringConstraints(min_length=1, max_length=8192)] | None = None
 
 
 class WidgetUpdatePayload(WireModel):
@@ -299,6 +305,29 @@ class SyncPost(WireModel):
     epoch: Id | None = None
 
 
+class Revoke(WireModel):
+    """The body of ``POST /api/realtime/revoke``: exactly one of the three (PROTOCOL section 6)."""
+
+    user_id: Id | None = None
+    token_id: Annotated[str, StringConstraints(min_length=1, max_length=512)] | None = None
+    dashboard_id: Id | None = None
+
+    @model_validator(mode="after")
+    def _is_about_one(self) -> Revoke:
+        if [self.user_id, self.token_id, self.dashboard_id].count(None) != 2:
+            raise _at("userId", "or tokenId or dashboardId is required, and only one of them")
+        return self
+
+    def chosen(self) -> tuple[Literal["userId", "tokenId", "dashboardId"], str]:
+        """Which of the three it is, and its value."""
+        if self.user_id is not None:
+            return "userId", self.user_id
+        if self.token_id is not None:
+            return "tokenId", self.token_id
+        assert self.dashboard_id is not None
+        return "dashboardId", self.dashboard_id
+
+
 # -- messages ---------------------------------------------------------------------------------------------------------------
 
 
@@ -312,7 +341,7 @@ class ClientEnvelope(WireModel):
 
 class Ping(ClientEnvelope):
     type: Literal["PING"]
-    payload: EmptyPayload = EmptyPayload()
+    payload: PingPayload = PingPayload()
 
 
 class Pong(ClientEnvelope):

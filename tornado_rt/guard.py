@@ -1,0 +1,186 @@
+"""How much one may ask of us: messages of a connection and of a user, handshakes of an address, connections of all of them.
+
+PROTOCOL section 9, ``RT_RATE_LIMIT`` and its neighbours; 0 is off. Counts and refuses; says nothing to anybody, reads no clock.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from tornado_rt.core.limits import TokenBucket
+from tornado_rt.errors import RateLimited
+
+__all__ = ["Account", "Guard", "Pace", "Rates"]
+
+USER_BURST_SECONDS = 2.0  # a user may be that much ahead of its rate
+STRIKES_PER_SECOND = 10.0  # refusals that an honest client with a bug may earn
+STRIKES_BURST = 100
+BYTES_A_MESSAGE = 16_384  # a larger one counts as several: it costs as much to read
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """Per second; ``burst`` messages at once for a connection, ``max_waiting`` of which wait for the store.
+
+    ``handshakes_per_second`` is for one address. A client keeps at most 100 operations pending unless told otherwise.
+    """
+
+    messages_per_second: float = 50.0
+    burst: int = 100
+    user_messages_per_second: float = 200.0
+    handshakes_per_second: float = 0.0
+    max_waiting: int = 1_000
+    max_connections: int = 20_000
+    max_connections_per_user: int = 50
+    max_connections_per_address: int = 0
+
+
+@dataclass(slots=True)
+class Account:
+    """What one user has in use: its connections, and a bucket that all of them and its POSTs share."""
+
+    bucket: TokenBucket | None
+    connections: int = 0
+
+
+@dataclass(slots=True)
+class Pace:
+    """What one connection has in use. ``waiting`` counts its messages that have not been judged yet."""
+
+    account: Account
+    bucket: TokenBucket | None
+    strikes: TokenBucket | None
+    waiting: int = 0
+
+
+@dataclass(slots=True)
+class _Address:
+    bucket: TokenBucket | None
+    connections: int = 0
+
+
+@dataclass(slots=True)
+class Guard:
+    """Buckets and counts of one process. ``refused`` counts by what was exceeded; the names are a closed set."""
+
+    rates: Rates
+    connections: int = 0
+    refused: dict[str, int] = field(
+        default_factory=lambda: dict.fromkeys(
+            (
+                "connection",
+                "user",
+                "waiting",
+                "strikes",
+                "handshakes",
+                "connections",
+                "user_connections",
+                "address_connections",
+            ),
+            0,
+        )
+    )
+    _accounts: dict[str, Account] = field(default_factory=dict)
+    _addresses: dict[str, _Address] = field(default_factory=dict)
+
+    # Coming and going
+
+    def knock(self, address: str, now: float) -> bool:
+        """May a handshake from this address be looked at at all?"""
+        per_second = self.rates.handshakes_per_second
+        if not per_second:
+            return True
+        bucket = self._address(address).bucket
+        if bucket is not None and bucket.take(now):
+            self.refused["handshakes"] += 1
+            return False
+        return True
+
+    def enter(self, user_id: str, address: str) -> bool:
+        """Count a connection in, if there is room for it; ``leave`` is owed for each that was."""
+        rates = self.rates
+        account, place = self.account(user_id), self._address(address)
+        if rates.max_connections and self.connections >= rates.max_connections:
+            self.refused["connections"] += 1
+        elif rates.max_connections_per_user and account.connections >= rates.max_connections_per_user:
+            self.refused["user_connections"] += 1
+        elif rates.max_connections_per_address and place.connections >= rates.max_connections_per_address:
+            self.refused["address_connections"] += 1
+        else:
+            self.connections += 1
+            account.connections += 1
+            place.connections += 1
+            return True
+        return False
+
+    def leave(self, user_id: str, address: str) -> None:
+        self.connections -= 1
+        self.account(user_id).connections -= 1
+        self._address(address).connections -= 1
+
+    def pace(self, user_id: str) -> Pace:
+        """The buckets of a connection that begins."""
+        rates = self.rates
+        if not rates.messages_per_second:
+            return Pace(self.account(user_id), None, None)
+        bucket = TokenBucket(rates.messages_per_second, rates.burst)
+        return Pace(self.account(user_id), bucket, TokenBucket(STRIKES_PER_SECOND, STRIKES_BURST))
+
+    # Asking
+
+    def charge(self, pace: Pace, now: float, count: float) -> None:
+        """Charge a connection, and its user, with ``count`` messages. Raises ``RateLimited`` with the time to wait."""
+        if pace.bucket is not None:
+            wait = pace.bucket.take(now, count)
+            if wait:
+                raise self._refusal("connection", "too many messages on this connection", wait)
+        if pace.account.bucket is not None:
+            wait = pace.account.bucket.take(now, count)
+            if wait:
+                raise self._refusal("user", "too many messages of this user", wait)
+        if self.rates.max_waiting and pace.waiting >= self.rates.max_waiting:
+            raise self._refusal("waiting", "too many operations of this connection are waiting", 0.1)
+
+    def charge_user(self, user_id: str, now: float, count: float) -> None:
+        """The same for a POST, which has no connection."""
+        bucket = self.account(user_id).bucket
+        if bucket is not None:
+            wait = bucket.take(now, count)
+            if wait:
+                raise self._refusal("user", "too many messages of this user", wait)
+
+    def strike(self, pace: Pace, now: float) -> bool:
+        """Count a refusal; True if it was one too many: then the connection should be ended."""
+        if pace.strikes is not None and pace.strikes.take(now):
+            self.refused["strikes"] += 1
+            return True
+        return False
+
+    def tidy(self, now: float) -> None:
+        """Forget users and addresses that have nothing in use."""
+        for name, account in list(self._accounts.items()):
+            if not account.connections and (account.bucket is None or account.bucket.is_full(now)):
+                del self._accounts[name]
+        for name, place in list(self._addresses.items()):
+            if not place.connections and (place.bucket is None or place.bucket.is_full(now)):
+                del self._addresses[name]
+
+    def account(self, user_id: str) -> Account:
+        account = self._accounts.get(user_id)
+        if account is None:
+            rate = self.rates.user_messages_per_second
+            bucket = TokenBucket(rate, rate * USER_BURST_SECONDS) if rate else None
+            account = self._accounts[user_id] = Account(bucket)
+        return account
+
+    def _address(self, address: str) -> _Address:
+        place = self._addresses.get(address)
+        if place is None:
+            rate = self.rates.handshakes_per_second
+            place = self._addresses[address] = _Address(TokenBucket(rate, rate * USER_BURST_SECONDS) if rate else None)
+        return place
+
+    def _refusal(self, scope: str, sentence: str, wait_seconds: float) -> RateLimited:
+        self.refused[scope] += 1
+        return RateLimited(sentence, retry_after_ms=max(1, math.ceil(wait_seconds * 1000)))
