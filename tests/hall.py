@@ -11,8 +11,8 @@ from typing import Any
 
 from tornado_rt.core.document import Author
 from tornado_rt.core.limits import DashboardLimits
-from tornado_rt.guard import Rates
 from tornado_rt.errors import RealtimeError
+from tornado_rt.guard import Rates
 from tornado_rt.protocol.codec import decode_server
 from tornado_rt.protocol.server_messages import Envelope
 from tornado_rt.room import Room
