@@ -18,6 +18,7 @@ from tornado_rt.protocol.codec import change, encode_json, quote
 __all__ = ["Picture"]
 
 DELTA_OPERATIONS = 200  # more than this in one answer is told as merged state
+CACHED_ANSWERS = 32  # those who come back at once were mostly cut off at once
 
 
 class Picture:
@@ -54,7 +55,7 @@ class Picture:
         return b"{%b}" % self._merged(since)
 
     def _cached(self, since: int) -> bytes:
-        if self._cache_seq != self.dashboard.seq:
+        if self._cache_seq != self.dashboard.seq or len(self._cache) >= CACHED_ANSWERS:
             self._cache.clear()
             self._cache_seq = self.dashboard.seq
         body = self._cache.get(since)

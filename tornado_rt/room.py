@@ -354,7 +354,14 @@ class Room:
         state = encode_json(dump(self.dashboard))
         task = asyncio.get_running_loop().create_task(self.hall.store.snapshot(self.dashboard_id, seq, state))
         _background.add(task)
-        task.add_done_callback(_background.discard)
+        task.add_done_callback(_forget)
+
+
+def _forget(task: asyncio.Task[None]) -> None:
+    """A snapshot that failed is no harm: the log has it all, and the next one is tried in its time."""
+    _background.discard(task)
+    if not task.cancelled():
+        task.exception()
 
 
 async def restore(contents: Contents, limits: DashboardLimits, now: float) -> Dashboard:
