@@ -48,7 +48,7 @@ class Operation:
     is_posted: bool = False  # and that is a POST
     left: bool = False  # it left and nobody said that nothing was changed: it may have been applied
     refused: bool = False  # it left and a NACK said that nothing was changed: it is to be repeated
-    is_resumed: bool = False  # it stood in the queue when the connection came
+    is_resumed: bool = False  # it goes by SYNC_UPDATE: it waited for the connection, or another answer may still come
     goes_alone: bool = False  # a message that it shared was refused without naming the culprit
     not_before: float = 0.0
     hold_until: float = 0.0  # debounce: later edits of the same fields are joined to it until then
@@ -57,6 +57,7 @@ class Operation:
     lost: set[Key] = field(default_factory=set)  # documents that somebody deleted meanwhile
     followers: list[Operation] = field(default_factory=list)  # operations that share its verdict
     keys: frozenset[Key] = field(init=False)
+    _size_bytes: int = 0
     _waiting: list[Callable[[Operation, Exception | None], None]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -92,7 +93,15 @@ class Operation:
 
     @property
     def size_bytes(self) -> int:
-        return len(json.dumps(self.wire, ensure_ascii=False, separators=(",", ":")).encode())
+        if not self._size_bytes:
+            self._size_bytes = len(json.dumps(self.wire, ensure_ascii=False, separators=(",", ":")).encode())
+        return self._size_bytes
+
+    def revise(self, edit: Edit, id_: str) -> None:
+        """Another content for a single edit."""
+        self.id = id_
+        self.edits = (edit,)
+        self._size_bytes = 0
 
     @property
     def is_plain(self) -> bool:

@@ -8,6 +8,7 @@ document, or several, onto that document before it has its verdict; nor one that
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -36,22 +37,22 @@ class Journal(Protocol):
 class Limits:
     """What the server said it takes: operations and bytes in one message, messages per second and at once (0: no limit)."""
 
-    max_operations: int = 50
-    max_message_bytes: int = 262_144
+    max_operations: float = 50
+    max_message_bytes: float = 262_144
     rate_per_second: float = 0.0
-    rate_burst: int = 0
+    rate_burst: float = 0.0
 
     @classmethod
     def from_wire(cls, limits: dict[str, Any]) -> Limits:
-        def number(name: str, default: int) -> int:
+        def number(name: str, default: float, unlimited: float) -> float:
             value = limits.get(name, default)
-            return value if isinstance(value, int) else default
+            return value or unlimited if isinstance(value, int | float) else default
 
         return cls(
-            number("maxOperations", 50) or 1_000_000,
-            number("maxMessageBytes", 262_144) or 1 << 40,
-            number("rateLimit", 0),
-            number("rateBurst", 0),
+            number("maxOperations", 50, math.inf),
+            number("maxMessageBytes", 262_144, math.inf),
+            number("rateLimit", 0.0, 0.0),
+            number("rateBurst", 0.0, 0.0),
         )
 
 
@@ -80,29 +81,71 @@ class Pace:
 
 
 class Outbox:
-    """``operations`` are in the order they were made in, by id; those confirmed whose change has not been seen yet stay among
-    them, so that what is shown does not flicker."""
+    """The operations in the order they were made in. Those confirmed whose change has not been seen yet stay among them as
+    echoes, so that what is shown does not flicker.
+
+    ``_by_key`` holds the operations on each document, ``_travelling`` those on their way in the order they left in, ``_held``
+    those that wait for a time.
+    """
 
     def __init__(self, journal: Journal, new_id: Callable[[], str]) -> None:
-        self.operations: dict[str, Operation] = {}
         self.journal = journal
         self.new_id = new_id
-
-    def add(self, operation: Operation) -> None:
-        self.operations[operation.id] = operation
+        self._all: dict[Operation, None] = {}
+        self._by_key: dict[Key, dict[Operation, None]] = {}
+        self._travelling: dict[Operation, None] = {}
+        self._held: dict[Operation, None] = {}
+        self._echoes: dict[Operation, None] = {}
 
     def __iter__(self) -> Iterator[Operation]:
-        return iter(self.operations.values())
+        return iter(self._all)
 
     @property
     def unsettled(self) -> list[Operation]:
-        return [operation for operation in self if not operation.is_settled]
+        return [operation for operation in self._all if operation not in self._echoes]
+
+    @property
+    def unsettled_count(self) -> int:
+        return len(self._all) - len(self._echoes)
+
+    @property
+    def travelling_count(self) -> int:
+        return len(self._travelling)
+
+    def add(self, operation: Operation) -> None:
+        self._all[operation] = None
+        for key in operation.keys:
+            self._by_key.setdefault(key, {})[operation] = None
+
+    def hold(self, operation: Operation, until: float) -> None:
+        """Let it wait for later edits of the same fields."""
+        operation.hold_until = until
+        self._held[operation] = None
+
+    def take_out(self, operation: Operation) -> None:
+        """It is none of ours any more; the journal is not told."""
+        for index in (self._all, self._travelling, self._held, self._echoes):
+            index.pop(operation, None)
+        for key in operation.keys:
+            on_document = self._by_key.get(key, {})
+            on_document.pop(operation, None)
+            if not on_document:
+                self._by_key.pop(key, None)
+
+    def remove(self, operation: Operation) -> None:
+        """It is done with."""
+        self.take_out(operation)
+        self.journal.drop(operation.id)
+
+    def last_on(self, key: Key) -> Operation | None:
+        """The newest operation on a document that has no verdict."""
+        return next((each for each in reversed(self._by_key.get(key, {})) if each not in self._echoes), None)
 
     # What is shown
 
     def replay(self, kind: Kind, documents: dict[str, Fields], only: str | None = None) -> None:
         """Put the effect of every operation onto ``documents``, in their order; with ``only``, onto that document alone."""
-        for operation in self:
+        for operation in self._all if only is None else self._by_key.get((kind, only), ()):
             for edit in operation.edits:
                 key = edit.key
                 if key[0] != kind or key in operation.lost or (only is not None and key[1] != only):
@@ -123,14 +166,19 @@ class Outbox:
         chosen: list[Operation] = []
         closed: set[Key] = set()  # documents onto which nothing may follow
         closed_to_new: set[Key] = set()  # documents onto which nothing may follow that has not left before
-        for operation in self.unsettled:
+        for operation in self._all:
+            if len(chosen) >= room:
+                break
+            if operation in self._echoes:
+                continue
             keys = operation.keys
             if operation.carrier is None:
-                is_held = len(chosen) >= room or max(operation.not_before, operation.hold_until) > now
-                if is_held or keys & closed or (not operation.left and keys & closed_to_new):
+                is_held = max(operation.not_before, operation.hold_until) > now
+                if is_held or keys & closed:
                     closed |= keys
                     continue
-                if operation.refused and self._is_followed(operation):
+                is_behind = not operation.left and bool(keys & closed_to_new)
+                if is_behind or (operation.refused and self._is_followed(operation)):
                     closed_to_new |= keys  # first hear what became of the later ones
                     continue
                 chosen.append(operation)
@@ -138,15 +186,14 @@ class Outbox:
                 closed |= keys
         return chosen
 
-    def _later(self, operation: Operation) -> Iterator[Operation]:
-        found = False
-        for each in self:
-            if found and each.keys & operation.keys:
-                yield each
-            found = found or each is operation
-
     def _is_followed(self, operation: Operation) -> bool:
-        return any(each.left or each.carrier for each in self._later(operation) if not each.is_settled)
+        """Did a later operation on the same document leave, so that it may have been applied?"""
+        for key in operation.keys:
+            on_document = list(self._by_key[key])
+            later = on_document[on_document.index(operation) + 1 :]
+            if any(each.left for each in later if each not in self._echoes):
+                return True
+        return False
 
     def freshen(self, operation: Operation) -> bool:
         """Take out of a refused operation what later ones have set; False where nothing is left of it."""
@@ -159,17 +206,11 @@ class Outbox:
             operation.settle(OperationState.CONFIRMED, Result(None, None, superseded=True))
             return False
         if rest != edit:
-            operation.edits = (rest,)
-            self._rename(operation)
+            old_id = operation.id
+            operation.revise(rest, self.new_id())  # with another content it is another operation
+            self.journal.exchange(old_id, operation)
         operation.overtaken.clear()
         return True
-
-    def _rename(self, operation: Operation) -> None:
-        """Give it another id, in its place: with another content it is another operation."""
-        old_id, new_id = operation.id, self.new_id()
-        self.operations = {(new_id if each is operation else name): each for name, each in self.operations.items()}
-        operation.id = new_id
-        self.journal.exchange(old_id, operation)
 
     # On the way
 
@@ -182,76 +223,73 @@ class Outbox:
         operation.refused = False
         operation.attempts += 1
         operation.deadline = deadline
+        self._held.pop(operation, None)
+        self._travelling[operation] = None
 
     def unanswered(self, operations: Iterable[Operation]) -> None:
         """No answer will come by this way: they are repeated, unchanged."""
         for operation in operations:
             if operation.carrier is not None:
-                operation.carrier = None
-                operation.is_posted = False
+                self._land(operation)
                 operation.state = OperationState.PENDING
 
     def expire(self, now: float) -> list[Operation]:
         """Operations without an answer for too long, to be repeated."""
-        late = [each for each in self if each.carrier is not None and each.deadline <= now]
+        late: list[Operation] = []
+        for operation in self._travelling:
+            if operation.deadline > now and not operation.is_posted:
+                break  # the others left later
+            if operation.deadline <= now:
+                operation.is_resumed = True  # in a message with another id, so that the two answers are not mixed up
+                late.append(operation)
         self.unanswered(late)
         return late
 
-    def travelling(self) -> int:
-        return sum(1 for operation in self if operation.carrier is not None)
+    def _land(self, operation: Operation) -> None:
+        operation.carrier = None
+        operation.is_posted = False
+        self._travelling.pop(operation, None)
 
     # Verdicts
 
     def repeat(self, operation: Operation, not_before: float, *, may_have_been_applied: bool) -> None:
         """It was refused and is worth another try."""
+        self._land(operation)
         operation.state = OperationState.PENDING
-        operation.carrier = None
-        operation.is_posted = False
         operation.left = may_have_been_applied
         operation.refused = not may_have_been_applied
         operation.not_before = not_before
+        self._held[operation] = None
 
     def confirm(self, operation: Operation, result: Result) -> None:
         """It was applied. It stays in the picture until ``forget_seen`` hears that its change is there."""
         operation.seq = result.seq
-        for earlier in self:
-            if earlier is operation:
-                break
-            if not earlier.is_settled and earlier.keys & operation.keys:
-                _overtake(earlier, operation)
+        for key in operation.keys:
+            for earlier in self._by_key[key]:
+                if earlier is operation:
+                    break
+                if earlier not in self._echoes:
+                    _overtake(earlier, operation)
+        self._land(operation)
+        self._held.pop(operation, None)
+        self._echoes[operation] = None
         self.journal.drop(operation.id)
         operation.settle(OperationState.CONFIRMED, result)
 
     def forget_seen(self, position: int, *, everything: bool = False) -> None:
         """Take out what is confirmed and stands at or below ``position``."""
-        seen = [
-            each
-            for each in self
-            if each.state is OperationState.CONFIRMED and (everything or each.seq is None or each.seq <= position)
-        ]
-        for operation in seen:
-            self.remove(operation)
-
-    def remove(self, operation: Operation) -> None:
-        if self.operations.get(operation.id) is operation:
-            del self.operations[operation.id]
-            self.journal.drop(operation.id)
+        for operation in [each for each in self._echoes if everything or each.seq is None or each.seq <= position]:
+            self.take_out(operation)
 
     # Time
 
     def due(self, now: float) -> float | None:
         """When something changes here by time alone; None if nothing does."""
-        times: list[float] = []
-        for operation in self.unsettled:
-            if operation.is_posted:
-                continue  # whoever posts it waits for the answer
-            elif operation.carrier is not None:
-                times.append(operation.deadline)
-            else:
-                wait = max(operation.not_before, operation.hold_until)
-                if wait > now:
-                    times.append(wait)
-        return min(times, default=None)
+        times = [max(each.not_before, each.hold_until) for each in self._held]
+        first = next((each for each in self._travelling if not each.is_posted), None)  # who posts, waits himself
+        if first is not None:
+            times.append(first.deadline)
+        return min((time for time in times if time > now), default=None)
 
 
 def _overtake(earlier: Operation, later: Operation) -> None:

@@ -71,6 +71,7 @@ class ClientState:
         self.disconnect: dict[str, Any] | None = None  # what DISCONNECT said, for who decides about coming back
         self.catchup = CatchUp(self)
         self.verdicts = Verdicts(self, random)
+        self._paced_until: float | None = None
         self._pictures: dict[Kind, dict[str, Fields]] = {}
 
     # What is shown
@@ -134,8 +135,8 @@ class ClientState:
         if held is not None and edit.type == "WIDGET_DELETE":
             self.outbox.remove(held)
         elif held is not None and hold_seconds and held.edits[0].touches == edit.touches and edit.is_plain:
-            held.edits = (replace(edit, base_version=held.edits[0].base_version, epoch=held.edits[0].epoch),)
-            held.hold_until = now + hold_seconds
+            held.revise(edit.based_on(held.edits[0].base_version, held.edits[0].epoch), held.id)
+            self.outbox.hold(held, now + hold_seconds)
             self.changed()
             held.shown = self.document(edit.key)
             self.journal.put(held)
@@ -145,7 +146,7 @@ class ClientState:
         if held is not None and edit.type == "WIDGET_DELETE":
             operation.followers.append(held)
         elif hold_seconds and edit.is_plain:
-            operation.hold_until = now + hold_seconds
+            self.outbox.hold(operation, now + hold_seconds)
         return operation
 
     def submit_batch(self, edits: Iterable[Edit]) -> Operation:
@@ -218,7 +219,7 @@ class ClientState:
 
     def _held(self, edit: Edit, now: float) -> Operation | None:
         """The last operation on the document, if it is still held back for edits like this one."""
-        last = next((each for each in reversed(self.outbox.unsettled) if edit.key in each.keys), None)
+        last = self.outbox.last_on(edit.key)
         return last if last is not None and last.hold_until > now and not last.left else None
 
     def _based(self, edit: Edit) -> Edit:
@@ -230,7 +231,7 @@ class ClientState:
         return edit.based_on(self.position, self.epoch) if self.document(edit.key) is not None else edit
 
     def _admit(self, operation: Operation) -> None:
-        waiting = len(self.outbox.unsettled) + len(self.verdicts.conflicted)
+        waiting = self.outbox.unsettled_count + len(self.verdicts.conflicted)
         if waiting >= self.options.max_queue_size:
             raise QueueFullError(f"{waiting} operations wait already; this one was not taken")
         if operation.size_bytes > self.limits.max_message_bytes - 1024:
@@ -313,15 +314,18 @@ class ClientState:
         if self.connection is None:
             return
         self.catchup.ask_again(now)
+        self._paced_until = None
         for group in grouped(self._leaving(now), self.limits):
             leaves = _leaves(group)
-            if self.pace.wait_seconds(leaves, now):
+            wait = self.pace.wait_seconds(leaves, now)
+            if wait:
+                self._paced_until = now + wait
                 return
             self.pace.take(leaves)
             self._send(group, now)
 
     def _leaving(self, now: float) -> list[Operation]:
-        room = self.options.max_pending_operations - self.outbox.travelling()
+        room = self.options.max_pending_operations - self.outbox.travelling_count
         chosen = self.outbox.choose(now, room)
         fresh = [operation for operation in chosen if self.outbox.freshen(operation)]
         if len(fresh) < len(chosen):
@@ -330,7 +334,7 @@ class ClientState:
 
     def _send(self, group: list[Operation], now: float) -> None:
         first = group[0]
-        if len(group) == 1 and (first.goes_alone or not first.is_resumed):
+        if len(group) == 1 and not first.is_resumed:
             carrier = self.emit(first.type, first.payload, message_id=first.id)
         else:
             payload: dict[str, Any] = {"operations": [operation.wire for operation in group]}
@@ -346,11 +350,7 @@ class ClientState:
         """When ``flush`` has something to do by time alone; None if never."""
         times = [self.outbox.due(now)]
         if self.connection is not None:
-            times.append(self.catchup.due)
-            room = self.options.max_pending_operations - self.outbox.travelling()
-            waiting = next(grouped(self.outbox.choose(now, room), self.limits), None)
-            if waiting is not None:
-                times.append(now + self.pace.wait_seconds(_leaves(waiting), now))
+            times += [self.catchup.due, self._paced_until]
         return min((time for time in times if time is not None), default=None)
 
     # By POST, while the socket is down
@@ -371,7 +371,7 @@ class ClientState:
 
     def posted(self, post: Post, answer: dict[str, Any], now: float) -> None:
         """The POST was answered with 200."""
-        self.verdicts.results(post.operations, answer.get("results", ()), now)
+        self.verdicts.results(post.id, post.operations, answer.get("results", ()), now)
         sync = answer.get("sync")
         if sync is None or self.connection is not None:
             return  # a connection that came meanwhile knows better
@@ -381,7 +381,7 @@ class ClientState:
 
     def post_refused(self, post: Post, error: dict[str, Any], now: float) -> None:
         """The POST was answered with an error of ours: nothing of it was changed."""
-        self.verdicts.refuse_all(post.operations, error, now)
+        self.verdicts.refuse_all(post.id, post.operations, error, now)
 
     def post_lost(self, post: Post) -> None:
         """The POST was not answered, or the server was at fault: it may have been applied."""

@@ -43,11 +43,12 @@ class Verdicts:
     # ACK
 
     def acknowledged(self, frame: Frame, payload: dict[str, Any], now: float) -> None:
-        group = self.carriers.pop(frame.get("correlationId") or "", None)
+        carrier = frame.get("correlationId") or ""
+        group = self.carriers.pop(carrier, None)
         if group is None:
             self._stray(payload, now)
-        elif group[0].id != frame["correlationId"]:
-            self.results(group, payload.get("results", ()), now, frame)
+        elif group[0].id != carrier:
+            self.results(carrier, group, payload.get("results", ()), now, frame)
         elif "results" in payload:  # of the parts of an atomic batch
             self._settle(group[0], _joined(payload["results"], payload.get("seq")), now, frame)
         else:
@@ -59,21 +60,32 @@ class Verdicts:
             self.state.catchup.ask(now)
 
     def results(
-        self, group: Iterable[Operation], results: Iterable[dict[str, Any]], now: float, frame: Frame | None = None
+        self,
+        carrier: str,
+        group: Iterable[Operation],
+        results: Iterable[dict[str, Any]],
+        now: float,
+        frame: Frame | None = None,
     ) -> None:
-        """One verdict for each operation, of an ACK (``frame``) or of a POST. What is not named is repeated."""
+        """One verdict for each operation, of an ACK (``frame``) or of a POST. What is not named is repeated.
+
+        Of an operation that was repeated meanwhile a refusal is no verdict: the repetition may be applied.
+        """
         by_id = {each.get("operationId"): each for each in results}
         statuses = [(operation, _status(operation, by_id)) for operation in group]
         statuses.sort(key=lambda pair: (pair[1] or {}).get("seq") or 0)  # own changes count in the order of their seqs
         for operation, status in statuses:
+            if operation.carrier != carrier and (status is None or status["status"] == "error"):
+                continue
             if status is not None:
                 self._settle(operation, status, now, frame)
-            elif not operation.is_settled:
+            else:
                 self.state.outbox.repeat(operation, now + 1.0, may_have_been_applied=True)
 
     def _settle(self, operation: Operation, status: dict[str, Any], now: float, frame: Frame | None) -> None:
-        if operation.is_settled:
-            return  # a second answer, to a repetition
+        if operation.is_settled:  # a second answer, to a repetition
+            self._stray(status, now)
+            return
         match status["status"]:
             case "success":
                 self._confirm(operation, status, now, frame)
@@ -109,7 +121,7 @@ class Verdicts:
 
     def _open(self, operation: Operation, conflict: Conflict) -> None:
         state = self.state
-        del state.outbox.operations[operation.id]
+        state.outbox.take_out(operation)
         if conflict.resolved is None:
             self.conflicted[conflict.id] = (conflict, operation)  # its journal keeps it until somebody has chosen
         else:
@@ -123,19 +135,20 @@ class Verdicts:
 
     def refused(self, frame: Frame, payload: dict[str, Any], now: float) -> bool:
         """True if the NACK was for operations of ours."""
-        group = self.carriers.pop(frame.get("correlationId") or "", None)
+        carrier = frame.get("correlationId") or ""
+        group = self.carriers.pop(carrier, None)
         if group is not None:
-            self.refuse_all([each for each in group if not each.is_settled], payload, now)
+            self.refuse_all(carrier, group, payload, now)
         return group is not None
 
-    def refuse_all(self, group: list[Operation], error: dict[str, Any], now: float) -> None:
+    def refuse_all(self, carrier: str, group: list[Operation], error: dict[str, Any], now: float) -> None:
         """A whole message was refused. Where it was for the fault of one operation, the others must not suffer for it."""
-        if len(group) <= 1 or is_retryable(error) or error.get("code") in _WHOLESALE:
-            for operation in group:
-                self.refuse(operation, error, now)
-            return
         blamed = set(_blamed(error, len(group)))
+        if len(group) <= 1 or is_retryable(error) or error.get("code") in _WHOLESALE:
+            blamed = set(range(len(group)))
         for index, operation in enumerate(group):
+            if operation.carrier != carrier:
+                continue  # it was repeated meanwhile
             if index in blamed:
                 self.refuse(operation, error, now)
             else:
