@@ -276,8 +276,8 @@ class Dashboards(RuleBasedStateMachine):
         if isinstance(request, Batch):
             trial = model.copy()
             expected = {}
-            for index, operation in enumerate(request.operations):
-                end = naive_end(trial, operation, draft.seq + (not isinstance(fate, Applied)))
+            for index, part in enumerate(request.operations):
+                end = naive_end(trial, part, draft.seq + (not isinstance(fate, Applied)))
                 if end is not None:
                     expected[index] = end
             blame = fate.blame if isinstance(fate, Refused) else {}
