@@ -135,11 +135,11 @@ class Script:
 
 async def test_two_scripts_and_kill_9_in_between(server: ServerProcess) -> None:
     """Every acknowledged edit is there, once; both see the same; nothing was skipped on the way."""
-    edits = 150
+    edits = 100
     await server.start()
     scripts = [Script(server, "anna", edits), Script(server, "bert", edits)]
     running = asyncio.gather(*[script.run() for script in scripts])
-    for reached in (30, 90):
+    for reached in (25, 60):
         await asyncio.wait([running, asyncio.ensure_future(scripts[0].progressed(reached))], return_when="FIRST_COMPLETED")
         assert not running.done(), "it was over before it was cut"
         server.kill()
@@ -173,6 +173,7 @@ async def windows(server: ServerProcess, *users: str) -> AsyncIterator[list[Page
         pages = []
         for user in users:
             page = await browser.new_page()
+            await page.add_init_script("Math.random = () => 0.05")  # how long a page waits before it comes back
             page.on("console", lambda message: said.append(message.text) if message.type in ("error", "warning") else None)
             page.on("pageerror", lambda error: said.append(str(error)))
             await page.goto(f"{server.base}/?userId={user}")
@@ -184,7 +185,6 @@ async def windows(server: ServerProcess, *users: str) -> AsyncIterator[list[Page
     assert [text for text in said if "WebSocket connection to" not in text] == []
 
 
-@pytest.mark.timeout(110)
 async def test_two_windows_see_each_other_over_a_restart(server: ServerProcess) -> None:
     """What one types the other shows; killed and started again, both come back by themselves, with what is new."""
     await server.start()
@@ -200,7 +200,8 @@ async def test_two_windows_see_each_other_over_a_restart(server: ServerProcess) 
         await bert.get_by_role("button", name="one more").click()  # it waits, and goes when the server is there again
         await server.start()
         for page in (anna, bert):
-            await expect(page.get_by_role("status")).to_contain_text("live", timeout=20_000)
+            await expect(page.get_by_role("status")).to_contain_text("live", timeout=30_000)
+        for page in (anna, bert):
             await expect(page.get_by_label("Value")).to_have_value("43")
         await anna.get_by_role("button", name="one less").click()
         await expect(bert.get_by_label("Value")).to_have_value("42")
