@@ -144,7 +144,8 @@ async def test_requests(start_server: Start) -> None:
 
 async def test_a_killed_server_loses_nothing_and_doubles_nothing(start_server: Start) -> None:
     """kill -9 three times under writes: every operation is confirmed, once, at a place of its own, and all is there."""
-    server = start_server("--store", "sqlite:///rt.db")
+    options = ("--store", "sqlite:///rt.db", "--rate-limit-per-second", "0", "--user-rate-limit-per-second", "0")
+    server = start_server(*options)
     async with client(server, "ada", max_queue_size=10_000) as ada:
         operations = []
         for number in range(300):
@@ -153,7 +154,7 @@ async def test_a_killed_server_loses_nothing_and_doubles_nothing(start_server: S
                 await operations[number - 20]
                 server.process.kill()
                 server.process.wait()
-                server = start_server("--store", "sqlite:///rt.db", "--port", str(server.port))
+                server = start_server(*options, "--port", str(server.port))
             if number % 10 == 0:
                 await asyncio.sleep(0)
         results = [await operation for operation in operations]
