@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from tornado.httpclient import HTTPClientError, HTTPRequest
+from tornado.iostream import UnsatisfiableReadError
 from tornado.simple_httpclient import SimpleAsyncHTTPClient
 
 from tornado_rt.auth.keys import Key, key_of_jwk
@@ -80,7 +81,7 @@ class RemoteKeySet:
         try:
             self._keys = self._read(await self._download())
             self._is_current, self._loaded_at = True, now
-        except (OSError, HTTPClientError, ValueError, RecursionError) as fault:
+        except (OSError, HTTPClientError, UnsatisfiableReadError, ValueError, RecursionError) as fault:
             self.failed_fetches += 1
             log.warning(
                 "key set %s cannot be read, %s: %s", self.url, "the last one stays" if self._keys else "there is none", fault
