@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
 
-from tests.hall import Hall, Member, Trouble, troubled, turn
+from tests.hall import Clock, Hall, Member, Trouble, troubled, turn
 from tornado_rt.errors import Close, Internal, Unavailable
 from tornado_rt.picture import Picture
 from tornado_rt.protocol.http_bodies import StatsAnswer
 from tornado_rt.protocol.messages import SyncPost
+from tornado_rt.store.base import Outcome, Record
+from tornado_rt.store.memory import MemoryStore
 
 POLL = SyncPost.model_validate({"type": "SYNC", "operations": []})
 
@@ -371,20 +374,33 @@ async def test_a_drain_ends_with_its_grace_and_cuts_whoever_is_left() -> None:
     assert not hall.server.is_running
 
 
+class SlowStore(MemoryStore):
+    """While it writes one batch the next one gathers, as over a disk."""
+
+    async def commit(
+        self, dashboard_id: str, epoch: str, seen: int, reads: Mapping[str, int], records: Sequence[Record]
+    ) -> Outcome:
+        await turn()
+        await turn()
+        return await super().commit(dashboard_id, epoch, seen, reads, records)
+
+
+@pytest.mark.xfail(
+    strict=True, reason="server: a room's task goes on as long as something waits, and the drain waits for the task"
+)
 async def test_a_drain_does_not_wait_for_those_who_never_pause() -> None:
     """What is in flight is answered; a client that always has something in flight must not use up the grace of all others."""
-    hall, _ = troubled()
+    clock = Clock()
+    hall = Hall(SlowStore("epoch-1", clock.time), clock)
     (anna,) = await hall.people("anna")
+    anna.update({"value": 0})
     draining = asyncio.ensure_future(hall.server.drain(1_000))
-    for _ in range(3_000):
-        anna.update({"value": 1})
+    for value in range(1, 500):
+        anna.update({"value": value})
         await turn()
         if anna.socket.closed_with is not None:
             break
-        hall.clock.advance(0.001)
-    left, hall.server.sessions = hall.server.sessions, {}
     draining.cancel()
-    assert left
     assert anna.socket.closed_with == (1012, "Server shutting down")
 
 
