@@ -281,7 +281,9 @@ def test_a_secret_takes_algorithms_of_its_own_family_alone(algorithms: str) -> N
 
 
 def test_settings_that_nothing_obeys_yet_are_warned_about_unless_they_are_off() -> None:
-    assert warnings_of({"RT_REDIS_WAIT_REPLICAS": "2"}) == ["RT_REDIS_WAIT_REPLICAS is set, but this version does not act on it yet"]
+    assert warnings_of({"RT_REDIS_WAIT_REPLICAS": "2"}) == [
+        "RT_REDIS_WAIT_REPLICAS is set, but this version does not act on it yet"
+    ]
     assert warnings_of({"RT_REDIS_WAIT_REPLICAS": "0", "RT_MAX_WIDGETS": "3"}) == []
 
 
