@@ -280,6 +280,24 @@ def test_a_secret_takes_algorithms_of_its_own_family_alone(algorithms: str) -> N
     assert mistakes_of(environ)[0].endswith("with a secret it may name HS256, HS384, HS512")
 
 
+def test_a_secret_that_could_be_guessed_is_refused_in_production() -> None:
+    guessable = {**PRODUCTION, "RT_AUTH": "jwt", "RT_JWT_SECRET": "changechange" * 4}
+    [mistake] = mistakes_of(guessable)
+    assert mistake.startswith("RT_JWT_SECRET is wrong: it repeats itself")
+    assert load({**guessable, "RT_ENV": "development"}).auth == "jwt"
+    assert load({**guessable, "RT_JWT_SECRET": SECRET}).auth == "jwt"
+
+
+def test_keys_come_by_a_safe_way_in_production() -> None:
+    """Whoever stands between could put in a key of his own, and be anybody."""
+    environ = {**PRODUCTION, "RT_AUTH": "jwt", "RT_JWKS_URL": "http://login.example.com/keys"}
+    [mistake] = mistakes_of(environ)
+    assert "it must begin with https://" in mistake
+    for url in ("https://login.example.com/keys", "http://localhost:8080/keys", "http://[::1]/keys"):
+        assert load({**environ, "RT_JWKS_URL": url}).jwks_url == url
+    assert load({**environ, "RT_ENV": "development"}).auth == "jwt"
+
+
 def test_settings_that_nothing_obeys_yet_are_warned_about_unless_they_are_off() -> None:
     assert warnings_of({"RT_REDIS_WAIT_REPLICAS": "2"}) == [
         "RT_REDIS_WAIT_REPLICAS is set, but this version does not act on it yet"

@@ -11,7 +11,7 @@ from tornado_rt.auth.claims import MAX_LIFE_SECONDS
 from tornado_rt.auth.compact import MAX_TOKEN_BYTES, Cause
 from tornado_rt.auth.identity import EVERYWHERE, ROLES, Identity
 from tornado_rt.auth.issuing import issue_token
-from tornado_rt.auth.jwt_authenticator import JwtAuthenticator
+from tornado_rt.auth.jwt_authenticator import REFUSAL, JwtAuthenticator
 from tornado_rt.auth.keys import FixedKeySet, Key, KeySet, public_key, secret_key
 from tornado_rt.auth.remote_keys import RemoteKeySet
 
@@ -19,6 +19,7 @@ __all__ = [
     "EVERYWHERE",
     "MAX_LIFE_SECONDS",
     "MAX_TOKEN_BYTES",
+    "REFUSAL",
     "ROLES",
     "Authenticator",
     "Cause",

@@ -19,7 +19,7 @@ from tornado_rt.auth.identity import Identity
 from tornado_rt.auth.keys import ALGORITHMS, KeySet
 from tornado_rt.errors import Forbidden, Unauthorized
 
-__all__ = ["JwtAuthenticator"]
+__all__ = ["REFUSAL", "JwtAuthenticator"]
 
 log = logging.getLogger(__name__)
 
