@@ -165,7 +165,7 @@ async def test_two_scripts_and_kill_9_in_between(server: ServerProcess) -> None:
 
 @asynccontextmanager
 async def windows(server: ServerProcess, *users: str) -> AsyncIterator[list[Page]]:
-    """Pages at ``/``, each a person of its own, that say nothing to the console."""
+    """The plainest page there is, each time as another person; none says anything to the console."""
     said: list[str] = []
     arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
     async with async_playwright() as playwright:
@@ -176,7 +176,7 @@ async def windows(server: ServerProcess, *users: str) -> AsyncIterator[list[Page
             await page.add_init_script("Math.random = () => 0.05")  # how long a page waits before it comes back
             page.on("console", lambda message: said.append(message.text) if message.type in ("error", "warning") else None)
             page.on("pageerror", lambda error: said.append(str(error)))
-            await page.goto(f"{server.base}/?userId={user}")
+            await page.goto(f"{server.base}/static/plain.html?userId={user}")
             await expect(page.get_by_role("status")).to_contain_text("live")
             pages.append(page)
         yield pages

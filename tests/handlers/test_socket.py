@@ -11,6 +11,7 @@ from structlog.testing import capture_logs
 from websockets.exceptions import InvalidStatus
 
 from tests.handlers.conftest import House, OpenHouse, ended, hear, say, turned_away
+from tornado_rt.room import Room
 
 
 def handshake(extra: str = "", *, target: str = "/api/realtime?userId=anna", version: str = "13", http: str = "1.1") -> str:
@@ -182,6 +183,22 @@ async def test_a_draining_server_turns_newcomers_away_and_says_goodbye(house: Ho
     assert payload["retryAfterMs"] > 0
     assert end == (1012, "Server shutting down")
     await draining
+
+
+async def test_a_room_that_goes_during_the_handshake_is_asked_for_again(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever came into a room that the server has left would hear of nothing."""
+    enter = house.server.enter
+
+    async def enter_and_leave(dashboard_id: str) -> Room:
+        room = await enter(dashboard_id)
+        del house.server.rooms[dashboard_id]
+        return room
+
+    monkeypatch.setattr(house.server, "enter", enter_and_leave)
+    payload, end = await turned_away(await house.connect())
+    assert (payload["reconnect"], end) == (True, (1013, "Try again later"))
+    monkeypatch.undo()
+    await house.member()
 
 
 # While it lasts
