@@ -308,7 +308,9 @@ async def test_names_that_may_be_odd(name: str) -> None:
         ({"exp": -(10**400)}, "times"),
         ({"exp": YEAR_10_30}, "life"),
         ({"exp": 1e300}, "life"),
-        ({"exp": NOW + 366 * 86_400 + 1}, "life"),
+        ({"exp": NOW + 30 * 86_400 + 1}, "life"),
+        ({"exp": NOW + 60, "iat": NOW + 60 - 30 * 86_400 - 1}, "life"),
+        ({"exp": NOW + 60, "iat": -1}, "life"),
         ({"exp": NOW - 10}, "expired"),
         ({"exp": 0}, "expired"),
         ({"exp": -YEAR_10_30}, "expired"),
@@ -345,6 +347,11 @@ async def test_the_leeway_is_ten_seconds_and_the_clock_is_handed_in() -> None:
     await judge.renew(text)
     clock.advance(0.1)  # `expires_at` itself is too late
     assert await cause_of(judge, text) == "expired"
+
+
+@pytest.mark.parametrize("times", [{"exp": NOW + 30 * 86_400}, {"exp": NOW + 60, "iat": NOW + 60 - 30 * 86_400}])
+async def test_a_token_may_live_for_thirty_days(times: dict[str, int]) -> None:
+    assert (await identity_by(token(**times))).user_id == "anna"
 
 
 async def test_fractions_of_seconds_are_times() -> None:

@@ -35,7 +35,7 @@ def judged(text: str) -> Identity | None:
 def check(identity: Identity) -> None:
     assert is_valid_id(identity.user_id)
     assert identity.expires_at is not None
-    assert NOW < identity.expires_at <= NOW + 366 * 86_400 + 10
+    assert NOW < identity.expires_at <= NOW + 30 * 86_400 + 10
     assert all(is_valid_id(name) and role in ROLES for name, role in identity.roles.items())
     assert identity.token_id is None or is_valid_id(identity.token_id)
 

@@ -16,7 +16,7 @@ from tornado_rt.protocol.messages import is_valid_id
 
 __all__ = ["MAX_LIFE_SECONDS", "Demands", "identity_of"]
 
-MAX_LIFE_SECONDS: Final = 366 * 86_400.0
+MAX_LIFE_SECONDS: Final = 30 * 86_400.0  # and so a revocation has to be kept no longer
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,8 @@ def _check_times(claims: Mapping[str, Any], demands: Demands, now: float) -> flo
         raise BadToken(Cause.TIMES)
     if ends + leeway <= now:
         raise BadToken(Cause.EXPIRED)
-    if ends - now > demands.max_life_seconds:
+    # From when it was issued, where it says so: else one for a year would be refused for eleven months, and then be good.
+    if ends - min(now, now if issued is None else issued) > demands.max_life_seconds:
         raise BadToken(Cause.LIFE)
     if any(time is not None and time > now + leeway for time in (begins, issued)):
         raise BadToken(Cause.NOT_YET_VALID)
