@@ -20,7 +20,8 @@ class OrderHandler(RequestHandler):
     """An ordinary handler. What it changes goes the way of a client's change and is durable when the call returns."""
 
     async def post(self) -> None:
-        result = await get_realtime_server().apply(
+        server = get_realtime_server()
+        result = await server.apply(
             "sales",
             {
                 "operationId": uuid.uuid4().hex,
@@ -29,6 +30,7 @@ class OrderHandler(RequestHandler):
             },
             user_id="shop",
         )
+        server.broadcast({"type": "SYNC_UPDATE", "userId": "shop", "payload": {"notice": "a new order"}}, "sales")
         self.write({"seq": result["seq"]})
 
 

@@ -6,6 +6,7 @@ import asyncio
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlencode
 
 import pytest
@@ -33,9 +34,12 @@ async def test_the_embedding_example_serves_its_own_routes_and_ours(tmp_path: Pa
             async with RealtimeClient(url, user_id="anna", dashboard_id="sales") as client:
                 changes = client.changes()
                 heard = asyncio.ensure_future(anext(changes))
+                notice: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+                client.on("message", notice.set_result)
                 answer = await AsyncHTTPClient().fetch(f"{url}/orders", method="POST", body=urlencode({"number": "17"}))
                 assert answer.body == b'{"seq": 1}'
                 assert (await heard).user_id == "shop"
+                assert (await notice)["payload"] == {"notice": "a new order"}
                 assert client.widgets == {"orders": {"last": "17"}}
                 await client.update("orders", {"note": "seen"})
             assert "shop changed orders on sales\n" in process.stdout.readline()
