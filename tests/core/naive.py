@@ -42,7 +42,12 @@ class Naive:
     def copy(self) -> Naive:
         """Events and texts are never changed, so only what holds them is copied."""
         return replace(
-            self, **{name: value.copy() for name, value in vars(self).items() if isinstance(value, list | dict | set)}
+            self,
+            events=self.events.copy(),
+            kept=self.kept.copy(),
+            alive=self.alive.copy(),
+            changed=self.changed.copy(),
+            versions=self.versions.copy(),
         )
 
     # What is there

@@ -155,6 +155,15 @@ class TestFold:
         assert scene.replayed().verdicts == scene.dashboard.verdicts
         assert scene.replayed().verdicts["anna", "known"].seq == 1
 
+    def test_a_snapshot_remembers_the_deletion_through_a_second_life(self) -> None:
+        """What collides before it is written down collides after it was read back."""
+        scene = Scene()
+        scene.do(update(ANNA, {"title": "Sales"}))
+        scene.do(delete(ANNA))
+        scene.do(update(ANNA, {"value": 7}))
+        scene.dashboard = load(json.loads(json.dumps(dump(scene.dashboard))), EPOCH)
+        assert conflict(scene.do(update(BERT, {"title": "x"}, 1))).fields == ("title",)
+
     def test_life_goes_on_after_a_fold(self, scene: Scene) -> None:
         """The same decisions as if nothing had happened, down to which layout can be restored."""
         scene.dashboard = load(json.loads(json.dumps(dump(scene.replayed()))), EPOCH)

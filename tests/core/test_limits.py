@@ -76,6 +76,14 @@ def test_many_small_changes_do_not_add_up_to_a_large_document() -> None:
         applied(scene.do(update(ANNA, {"value": number})))
 
 
+def test_many_small_changes_leave_room_for_others() -> None:
+    """What was ever sent to one widget keeps no other one out."""
+    scene = Scene(max_dashboard_bytes=100)
+    for number in range(8):
+        scene.do(update(ANNA, {"value": number}, target="busy"))
+    applied(scene.do(update(ANNA, {"a": "x" * 50}, target="other")))
+
+
 def test_a_dashboard_may_be_exactly_as_large_as_the_limit() -> None:
     """All living documents together."""
     each = json_size({"a": "x" * 10})
