@@ -5,18 +5,25 @@ PROTOCOL section 9, ``RT_RATE_LIMIT`` and its neighbours; 0 is off. Counts and r
 
 from __future__ import annotations
 
+import ipaddress
 import math
 from dataclasses import dataclass, field
 
 from tornado_rt.core.limits import TokenBucket
 from tornado_rt.errors import RateLimited
 
-__all__ = ["Account", "Guard", "Pace", "Rates"]
+__all__ = ["Account", "Guard", "Pace", "Rates", "network_of", "weight_of"]
 
 USER_BURST_SECONDS = 2.0  # a user may be that much ahead of its rate
 STRIKES_PER_SECOND = 10.0  # refusals that an honest client with a bug may earn
 STRIKES_BURST = 100
 BYTES_A_MESSAGE = 16_384  # a larger one counts as several: it costs as much to read
+NETWORK_BITS = 64  # of IPv6: whoever has one address has all of such a network (RFC 6177)
+
+
+def weight_of(size_bytes: int) -> int:
+    """How many messages one of this size counts as."""
+    return 1 + size_bytes // BYTES_A_MESSAGE
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +95,7 @@ class Guard:
 
     def knock(self, address: str, now: float) -> bool:
         """May a handshake from this address be looked at at all?"""
-        per_second = self.rates.handshakes_per_second
-        if not per_second:
+        if not self.rates.handshakes_per_second:
             return True
         bucket = self._address(address).bucket
         if bucket is not None and bucket.take(now):
@@ -97,27 +103,34 @@ class Guard:
             return False
         return True
 
-    def enter(self, user_id: str, address: str) -> bool:
-        """Count a connection in, if there is room for it; ``leave`` is owed for each that was."""
-        rates = self.rates
-        account, place = self.account(user_id), self._address(address)
+    def has_room(self, user_id: str, address: str) -> bool:
+        """Is there room for one more connection? To be asked before anything is done for it; a no is counted."""
+        rates, account = self.rates, self._accounts.get(user_id)
         if rates.max_connections and self.connections >= rates.max_connections:
             self.refused["connections"] += 1
-        elif rates.max_connections_per_user and account.connections >= rates.max_connections_per_user:
+        elif rates.max_connections_per_user and account and account.connections >= rates.max_connections_per_user:
             self.refused["user_connections"] += 1
-        elif rates.max_connections_per_address and place.connections >= rates.max_connections_per_address:
+        elif rates.max_connections_per_address and self._address(address).connections >= rates.max_connections_per_address:
             self.refused["address_connections"] += 1
         else:
-            self.connections += 1
-            account.connections += 1
-            place.connections += 1
             return True
         return False
+
+    def enter(self, user_id: str, address: str) -> bool:
+        """Count a connection in, if there is room for it; ``leave`` is owed for each that was."""
+        if not self.has_room(user_id, address):
+            return False
+        self.connections += 1
+        self.account(user_id).connections += 1
+        if self.rates.max_connections_per_address:
+            self._address(address).connections += 1
+        return True
 
     def leave(self, user_id: str, address: str) -> None:
         self.connections -= 1
         self.account(user_id).connections -= 1
-        self._address(address).connections -= 1
+        if self.rates.max_connections_per_address:
+            self._address(address).connections -= 1
 
     def pace(self, user_id: str) -> Pace:
         """The buckets of a connection that begins."""
@@ -150,9 +163,9 @@ class Guard:
             if wait:
                 raise self._refusal("user", "too many messages of this user", wait)
 
-    def strike(self, pace: Pace, now: float) -> bool:
-        """Count a refusal; True if it was one too many: then the connection should be ended."""
-        if pace.strikes is not None and pace.strikes.take(now):
+    def strike(self, pace: Pace, now: float, count: float = 1) -> bool:
+        """Count a refusal, of a large message several; True if it was one too many: then the connection should be ended."""
+        if pace.strikes is not None and pace.strikes.take(now, count):
             self.refused["strikes"] += 1
             return True
         return False
@@ -175,12 +188,26 @@ class Guard:
         return account
 
     def _address(self, address: str) -> _Address:
-        place = self._addresses.get(address)
+        name = network_of(address)
+        place = self._addresses.get(name)
         if place is None:
             rate = self.rates.handshakes_per_second
-            place = self._addresses[address] = _Address(TokenBucket(rate, rate * USER_BURST_SECONDS) if rate else None)
+            place = self._addresses[name] = _Address(TokenBucket(rate, rate * USER_BURST_SECONDS) if rate else None)
         return place
 
     def _refusal(self, scope: str, sentence: str, wait_seconds: float) -> RateLimited:
         self.refused[scope] += 1
         return RateLimited(sentence, retry_after_ms=max(1, math.ceil(wait_seconds * 1000)))
+
+
+def network_of(address: str) -> str:
+    """What counts as one address: of IPv4 each, of IPv6 a network of 64 bits. What is neither stands for itself."""
+    if ":" not in address:
+        return address
+    try:
+        found = ipaddress.IPv6Address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if found.ipv4_mapped is not None:
+        return str(found.ipv4_mapped)
+    return str(ipaddress.IPv6Network((int(found) >> NETWORK_BITS << NETWORK_BITS, NETWORK_BITS)))

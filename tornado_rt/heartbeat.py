@@ -60,6 +60,7 @@ class Heartbeat:
             if session.expires_at is not None and session.expires_at <= today:
                 self.expired += 1
                 session.close(Close.TOKEN_EXPIRED)
+                continue
             if session.is_behind:
                 continue
             if self._timeout_seconds and now - session.heard_at > self._timeout_seconds:

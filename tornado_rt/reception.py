@@ -23,7 +23,8 @@ from tornado_rt.errors import (
     TooLarge,
     Unauthorized,
 )
-from tornado_rt.guard import BYTES_A_MESSAGE
+from tornado_rt.events import Event
+from tornado_rt.guard import weight_of
 from tornado_rt.intake import Item, OpenConflict, batch_of, item_of, operation_of, resolution_of
 from tornado_rt.protocol.codec import decode, encode_message, encode_nack
 from tornado_rt.protocol.messages import (
@@ -55,7 +56,7 @@ class Reception:
     def receive(self, session: Session, raw: bytes) -> None:
         """Take in one text frame. Whatever is wrong with it ends here: in a NACK, and in the log if it is our fault."""
         session.message_count += 1
-        message_id = None
+        message, message_id = None, None
         try:
             message = decode(raw)
             message_id = message.id
@@ -69,15 +70,28 @@ class Reception:
             else:
                 self._carry_out(session, message)
         except Refusal as refusal:
-            self._nack(session, refusal, message_id or refusal.message_id)
+            why = refusal if message is not None else self._charge_unread(session, refusal, len(raw))
+            self._nack(session, why, message_id or refusal.message_id, len(raw))
         except Exception:
-            self._hall.faults += 1
-            log.exception("message_failed", client_id=session.id, dashboard_id=session.room.dashboard_id)
-            self._nack(session, Internal("the server made a mistake; it has been logged"), message_id)
+            self._nack(session, self._mistake(session), message_id)
+
+    def _mistake(self, session: Session) -> Internal:
+        """To be called where the mistake was caught."""
+        self._hall.faults += 1
+        log.exception("message_failed", client_id=session.id, dashboard_id=session.room.dashboard_id)
+        return Internal("the server made a mistake; it has been logged")
+
+    def _charge_unread(self, session: Session, refusal: Refusal, size_bytes: int) -> Refusal:
+        """What cannot be read costs as much as what can; returns what to say of it."""
+        try:
+            self._hall.guard.charge(session.pace, self._hall.monotonic(), weight_of(size_bytes))
+        except RateLimited as limited:
+            return limited
+        return refusal
 
     def _charge(self, session: Session, message: ClientMessage, size_bytes: int) -> None:
         """A message costs one, one more for each further operation in it, and more if it is large. Raises ``RateLimited``."""
-        count = 1 + size_bytes // BYTES_A_MESSAGE
+        count = weight_of(size_bytes)
         if type(message) is not WidgetUpdate and isinstance(message.payload, WidgetBatchPayload | SyncUpdatePayload):
             count += max(0, count_leaves(message.payload.operations) - 1)
         self._hall.guard.charge(session.pace, self._hall.monotonic(), count)
@@ -164,6 +178,9 @@ class Reception:
         except Refusal as refusal:
             self._nack(session, Forbidden(refusal.message) if isinstance(refusal, Unauthorized) else refusal, message.id)
             return
+        except Exception:
+            self._nack(session, self._mistake(session), message.id)
+            return
         session.allow(identity, permissions)
         self._pong(session, message)
 
@@ -171,22 +188,36 @@ class Reception:
         hall = self._hall
         session.send(encode_message(type_, hall.new_id(), hall.timestamp(), session.user, payload, correlation_id))
 
-    def _nack(self, session: Session, refusal: Refusal, message_id: str | None) -> None:
+    def _nack(self, session: Session, refusal: Refusal, message_id: str | None, size_bytes: int = 0) -> None:
         hall = self._hall
         session.send(encode_nack(hall.new_id(), hall.timestamp(), session.user, message_id, refusal))
         if isinstance(refusal, RateLimited) and not hall.events.is_idle:
             hall.events.emit(session.event("rate:limited"))
-        if hall.guard.strike(session.pace, hall.monotonic()):
+        if hall.guard.strike(session.pace, hall.monotonic(), weight_of(size_bytes)):
             session.close(Close.RATE_LIMIT_EXCEEDED)
 
     # Without a socket
 
+    def charge_post(self, user_id: str, dashboard_id: str | None, count: int) -> None:
+        """Charge a user with what came by POST. Raises ``RateLimited``."""
+        hall = self._hall
+        try:
+            hall.guard.charge_user(user_id, hall.monotonic(), count)
+        except RateLimited:
+            if not hall.events.is_idle:
+                hall.events.emit(Event("rate:limited", None, user_id, dashboard_id))
+            raise
+
     async def post(self, room: Room, author: Author, post: SyncPost) -> dict[str, Any]:
-        """Carry out a POST; returns its answer, ``sync`` as JSON text. Raises ``TooLarge`` for too many operations."""
+        """Carry out a POST whose size has been charged already; returns its answer, ``sync`` as JSON text.
+
+        Raises ``TooLarge`` for too many operations, ``RateLimited``.
+        """
         leaves = count_leaves(post.operations)
         if leaves:
             self._check_count(leaves)
-        self._hall.guard.charge_user(author.user, self._hall.monotonic(), max(1, leaves))
+            if leaves > 1:
+                self.charge_post(author.user, room.dashboard_id, leaves - 1)
         epoch = post.epoch or room.dashboard.epoch
         items = [item_of(operation, author, epoch, {}) for operation in post.operations]
         if items:

@@ -13,6 +13,7 @@ from tornado_rt.handlers.ops import HealthHandler, ReadyHandler
 from tornado_rt.handlers.realtime import OpenApiHandler, RealtimeHandler, SchemaHandler, StatsHandler
 from tornado_rt.handlers.revoke import RevokeHandler
 from tornado_rt.handlers.socket import SocketHandler
+from tornado_rt.handlers.visitor import renewing
 from tornado_rt.server import RealtimeServer
 
 __all__ = ["routes"]
@@ -28,7 +29,7 @@ class UpgradeMatches(PathMatches):
 def routes(server: RealtimeServer, gate: Gate) -> list[Rule]:
     """Tornado routing rules for everything the server answers to (PROTOCOL section 6)."""
     parts = {"server": server, "gate": gate}
-    server.hall.renew = gate.renew
+    server.hall.renew = renewing(server, gate)
     paths = [
         ("/api/realtime", RealtimeHandler),
         ("/api/realtime/stats", StatsHandler),

@@ -17,7 +17,7 @@ from tornado_rt.core.document import Author
 from tornado_rt.core.limits import DashboardLimits
 from tornado_rt.errors import Close, Internal, Refusal, Unavailable
 from tornado_rt.events import Event, Events, Listener
-from tornado_rt.guard import Guard, Rates
+from tornado_rt.guard import Guard, Rates, weight_of
 from tornado_rt.heartbeat import Heartbeat
 from tornado_rt.protocol.codec import decode_operation, encode_json, encode_message
 from tornado_rt.protocol.messages import SyncPost
@@ -300,10 +300,14 @@ class RealtimeServer:
 
     # Asked from within the process or by HTTP; what a socket says goes to ``receive``
 
+    def charge(self, user_id: str, size_bytes: int) -> None:
+        """Charge a user with a POST of this size, before it is read. Raises ``RateLimited``."""
+        self._reception.charge_post(user_id, None, weight_of(size_bytes))
+
     async def post(self, author: Author, post: SyncPost) -> dict[str, Any]:
         """Carry out a POST (PROTOCOL section 6); returns its answer when everything in it is durable.
 
-        Raises ``Unavailable`` while draining, ``TooLarge`` for too many operations.
+        Raises ``Unavailable`` while draining, ``TooLarge`` for too many operations, ``RateLimited`` for too many at this rate.
         """
         if self.is_draining:
             raise Unavailable("the server is shutting down", retry_after_ms=self.next_slot_ms())

@@ -9,9 +9,9 @@ from types import TracebackType
 from typing import Any
 
 import structlog
-from tornado.web import HTTPError, RequestHandler
+from tornado.web import HTTPError, RequestHandler, stream_request_body
 
-from tornado_rt.auth import Identity
+from tornado_rt.auth import REFUSAL, Identity
 from tornado_rt.errors import (
     ClientFault,
     Forbidden,
@@ -20,6 +20,7 @@ from tornado_rt.errors import (
     MethodNotAllowed,
     NotFound,
     Refusal,
+    Unauthorized,
 )
 from tornado_rt.handlers.gate import Gate
 from tornado_rt.handlers.visitor import check_origin
@@ -36,8 +37,13 @@ CONTENT_SECURITY_POLICY = (
 _STATUS_FAULTS = {400: InvalidMessage, 403: Forbidden, 404: NotFound, 405: MethodNotAllowed}
 
 
+@stream_request_body
 class BaseHandler(RequestHandler):
-    """``server`` and ``gate`` come with the route."""
+    """``server`` and ``gate`` come with the route.
+
+    Bodies come in pieces and are dropped: a door that takes one keeps it itself (``body.BodyHandler``), once it knows whose it
+    is. Kept by Tornado, they would be whole before anybody was asked who he is.
+    """
 
     server: RealtimeServer
     gate: Gate
@@ -54,18 +60,24 @@ class BaseHandler(RequestHandler):
         self.set_header("Referrer-Policy", "no-referrer")
         self.set_header("Cache-Control", "no-store")
         self.set_header("Content-Security-Policy", CONTENT_SECURITY_POLICY)
+        self.set_header("Vary", "Origin")
 
         if self._origin is not None:
             self.set_header("Access-Control-Allow-Origin", self._origin)
-            self.set_header("Access-Control-Allow-Credentials", "true")
-            self.set_header("Vary", "Origin")
+            if self.gate.trusts_cookies_of(self.request):  # a page let in by ``*`` speaks for nobody but itself
+                self.set_header("Access-Control-Allow-Credentials", "true")
 
     def prepare(self) -> Awaitable[None] | None:
         """Refuse a foreign Host (421) and a foreign Origin (403) before anything else is looked at (DNS rebinding)."""
         self._origin = check_origin(self.gate, self.request)
         if self._origin is not None:
             self.set_default_headers()
+        if self.request.method not in self.methods():
+            raise MethodNotAllowed("this address does not take that method")
         return None
+
+    def data_received(self, chunk: bytes) -> Awaitable[None] | None:
+        """Nobody asked for a body."""
 
     def head(self, *arguments: str) -> Awaitable[None] | None:
         """What GET says, without its body (RFC 9110 section 9.3.2): Tornado leaves it out."""
@@ -79,8 +91,11 @@ class BaseHandler(RequestHandler):
         self.set_status(204)
 
     async def identify(self) -> Identity:
-        """Who sends this. Raises as ``Authenticator.identify`` does."""
-        return await self.gate.identify(self.request)
+        """Who sends this. Raises as ``Authenticator.identify`` does; a token that was revoked is as good as none."""
+        identity = await self.gate.identify(self.request)
+        if self.server.revocations.refuses(identity, None, self.server.hall.time()):
+            raise Unauthorized(REFUSAL)
+        return identity
 
     def write_json(self, body: Any) -> None:
         self.set_header("Content-Type", "application/json")
@@ -130,6 +145,9 @@ class BaseHandler(RequestHandler):
 
 class NotFoundHandler(BaseHandler):
     """Every path that there is not."""
+
+    def methods(self) -> list[str]:
+        return list(self.SUPPORTED_METHODS)
 
     def prepare(self) -> None:
         super().prepare()

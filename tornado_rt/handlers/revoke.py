@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from tornado_rt.errors import Forbidden, UnsupportedMedia
-from tornado_rt.handlers.base import BaseHandler
+from tornado_rt.errors import Forbidden
+from tornado_rt.handlers.body import BodyHandler
 from tornado_rt.protocol.codec import decode_revoke
 
 __all__ = ["RevokeHandler"]
 
 
-class RevokeHandler(BaseHandler):
+class RevokeHandler(BodyHandler):
     """``POST {userId? | tokenId? | dashboardId?}``: closes what is connected, and refuses its tokens from now on."""
 
-    async def post(self, *_: str) -> None:
-        identity = await self.identify()
-        if not await self.gate.may_administer(identity):
+    async def prepare(self) -> None:
+        await super().prepare()
+        if self.request.method == "POST" and not await self.gate.may_administer(self.identity):
             raise Forbidden("only admins may revoke")
-        if self.request.headers.get("Content-Type", "").partition(";")[0].strip().lower() != "application/json":
-            raise UnsupportedMedia("send application/json")
-        wanted = decode_revoke(self.request.body)
-        kind, value = wanted.chosen()
+
+    async def post(self, *_: str) -> None:
+        kind, value = decode_revoke(self.take_body()).chosen()
         closed = await self.server.revoke(kind, value)
         self.write_json({"revoked": {kind: value}, "closed": closed, "timestamp": self.server.hall.timestamp()})

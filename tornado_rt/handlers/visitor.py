@@ -8,16 +8,17 @@ from __future__ import annotations
 import structlog
 from tornado.httputil import HTTPServerRequest
 
-from tornado_rt.auth import Identity
+from tornado_rt.auth import REFUSAL, Identity
 from tornado_rt.core.document import Author
 from tornado_rt.errors import Close, Forbidden, Misdirected, Unauthorized, Unavailable
 from tornado_rt.handlers.gate import Gate, query_id, query_seq
 from tornado_rt.room import Room
 from tornado_rt.server import RealtimeServer
 from tornado_rt.session import Session
+from tornado_rt.submission import Renew
 from tornado_rt.wire import Admit, FrameLoop
 
-__all__ = ["Visitor", "admitting", "check_origin"]
+__all__ = ["Visitor", "admitting", "check_origin", "renewing"]
 
 log = structlog.get_logger(__name__)
 
@@ -84,8 +85,10 @@ class Visitor:
             return
         if not self._permissions:
             self.refused = Close.FORBIDDEN
-        elif server.revocations.refuses(self._identity, self._dashboard_id, server.hall.time()):
+        elif self._is_revoked(self._identity):
             self.refused = Close.UNAUTHORIZED
+        elif not server.guard.has_room(self._identity.user_id, self._address):
+            self.refused = Close.TRY_AGAIN_LATER
         else:
             try:
                 self._room = await server.enter(self._dashboard_id)
@@ -97,6 +100,8 @@ class Visitor:
         server, identity = self._server, self._identity
         if self.refused is None and (self._room is None or server.rooms.get(self._dashboard_id) is not self._room):
             self.refused = Close.TRY_AGAIN_LATER  # the room went away during the handshake
+        if self.refused is None and identity is not None and self._is_revoked(identity):
+            self.refused = Close.UNAUTHORIZED  # while its room was being read
         if self.refused is not None:
             self._turn_away(self.refused)
             return
@@ -115,6 +120,9 @@ class Visitor:
         )
         if self.session is None:
             self._turn_away(Close.TRY_AGAIN_LATER)
+
+    def _is_revoked(self, identity: Identity) -> bool:
+        return self._server.revocations.refuses(identity, self._dashboard_id, self._server.hall.time())
 
     def _turn_away(self, how: Close) -> None:
         outbox, identity = self.frame_loop.outbox, self._identity
@@ -165,6 +173,18 @@ def admitting(server: RealtimeServer, gate: Gate) -> Admit:
         return visitor.frame_loop
 
     return admit
+
+
+def renewing(server: RealtimeServer, gate: Gate) -> Renew:
+    """What the hall asks about a token that comes over a connection; one that was revoked is as good as none."""
+
+    async def renew(token: str, dashboard_id: str) -> tuple[Identity, tuple[str, ...]]:
+        identity, permissions = await gate.renew(token, dashboard_id)
+        if server.revocations.refuses(identity, dashboard_id, server.hall.time()):
+            raise Unauthorized(REFUSAL)
+        return identity, permissions
+
+    return renew
 
 
 def offered_subprotocols(request: HTTPServerRequest) -> list[str]:
