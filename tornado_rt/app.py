@@ -105,6 +105,7 @@ def make_server(settings: Settings, on_fatal: Callable[[str], None]) -> Realtime
             messages_per_second=settings.rate_limit_per_second,
             burst=settings.rate_burst,
             user_messages_per_second=settings.user_rate_limit_per_second,
+            handshakes_per_second=settings.handshake_rate_per_second,
             max_connections=settings.max_connections,
             max_connections_per_user=settings.max_connections_per_user,
             max_connections_per_address=settings.max_connections_per_ip,

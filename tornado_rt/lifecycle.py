@@ -38,6 +38,8 @@ log = structlog.get_logger(__name__)
 
 LISTEN_BACKLOG = 2_048  # with 128, five hundred handshakes at once waited five seconds
 SPARE_FILES = 200  # descriptors kept free of connections
+HEAD_SECONDS = 30.0  # in which the head of a request must have come
+BODY_SECONDS = 10.0  # and its body
 SWITCH_SECONDS = 0.0005  # how long the store's thread may wait for the interpreter, at most
 
 _server: RealtimeServer | None = None
@@ -141,8 +143,8 @@ def _listen(server: RealtimeServer, sockets: list[socket.socket], settings: Sett
     gate = make_gate(settings)
     http_server = Entrance(
         make_application(server, gate),
-        idle_connection_timeout=30.0,
-        body_timeout=10.0,
+        idle_connection_timeout=HEAD_SECONDS,
+        body_timeout=BODY_SECONDS,
         max_header_size=16 * 1024,
         max_body_size=1024 * 1024,
     )

@@ -195,7 +195,13 @@ class Settings(BaseSettings):
         "RT_MAX_CONNECTIONS_PER_USER", 50, unit="connections", text="Connections of one user."
     )
     max_connections_per_ip: Count = _setting(
-        "RT_MAX_CONNECTIONS_PER_IP", 0, unit="connections", text="Connections of one address."
+        "RT_MAX_CONNECTIONS_PER_IP", 0, unit="connections", text="Connections of one address, of IPv6 of one /64 network."
+    )
+    handshake_rate_per_second: Amount = _setting(
+        "RT_HANDSHAKE_RATE",
+        0.0,
+        unit="handshakes/s",
+        text="WebSocket handshakes of one address, good or bad. Behind a proxy it wants `RT_TRUSTED_PROXIES`.",
     )
     rate_limit_per_second: Amount = _setting("RT_RATE_LIMIT", 50.0, unit="messages/s", text="Messages of one connection.")
     rate_burst: Count = _setting("RT_RATE_BURST", 100, unit="messages", text="Messages that may come at once.")
