@@ -32,10 +32,32 @@ async def test_the_operator_may_turn_it_off(open_house: OpenHouse, is_mounted: b
 
 async def test_files_are_looked_up_anew(house: House) -> None:
     """A page of one version with a script of another would speak to the server in two tongues."""
-    first = await house.fetch("/static/plain.js")
+    first = await house.fetch("/static/demo.js")
     assert first.headers["Cache-Control"] == "no-cache"
-    again = await house.fetch("/static/plain.js", headers={"If-None-Match": first.headers["Etag"]})
+    again = await house.fetch("/static/demo.js", headers={"If-None-Match": first.headers["Etag"]})
     assert (again.code, again.body) == (304, b"")
+
+
+async def test_an_address_with_the_hash_of_its_file_holds_for_good(house: House) -> None:
+    page = (await house.fetch("/")).body.decode()
+    versioned = re.findall(r'"(/static/[^"]+\?v=[0-9a-f]+)"', page)
+    assert [path.partition("?")[0] for path in versioned] == ["/static/demo.css", "/static/demo.js"]
+    for path in versioned:
+        assert "immutable" in (await house.fetch(path)).headers["Cache-Control"]
+        stale = await house.fetch(path[:-1] + ("0" if path[-1] != "0" else "1"))
+        assert (stale.code, stale.headers["Cache-Control"]) == (200, "no-cache"), "what is there is not what the address names"
+
+
+async def test_every_module_that_a_script_imports_is_there_and_loaded_ahead(house: House) -> None:
+    """A browser that meets the names one behind the other waits for each; and one module under two addresses would be two."""
+    ahead = set(re.findall(r'modulepreload" href="([^"]+)"', (await house.fetch("/")).body.decode()))
+    imported = set()
+    for script in STATIC.rglob("*.js"):
+        for name in re.findall(r'(?m)^import (?:.* from )?"(\.[^"]+)";', script.read_text()):
+            imported.add("/static/" + (script.parent / name).resolve().relative_to(STATIC).as_posix())
+    assert imported == ahead
+    for path in imported:
+        assert (await house.fetch(path)).headers["Content-Type"].startswith(("text/javascript", "application/javascript"))
 
 
 def test_the_page_asks_nothing_of_other_sites() -> None:

@@ -387,7 +387,7 @@ async def test_another_method_is_405(house: House, method: str, path: str, allow
     assert answer.headers["Allow"] == allowed
 
 
-@pytest.mark.parametrize("path", ["/api/realtime?userId=anna", "/healthz", "/readyz", "/", "/static/plain.js"])
+@pytest.mark.parametrize("path", ["/api/realtime?userId=anna", "/healthz", "/readyz", "/", "/static/demo.js"])
 async def test_head_is_get_without_the_body(house: House, path: str) -> None:
     """RFC 9110 section 9.1: every general-purpose server supports both."""
     head, get = await house.fetch(path, method="HEAD"), await house.fetch(path)
@@ -397,7 +397,7 @@ async def test_head_is_get_without_the_body(house: House, path: str) -> None:
 
 
 async def test_every_answer_is_safe_to_show(house: House) -> None:
-    for path in ("/api/realtime?userId=anna", "/nothing", "/", "/static/plain.js"):
+    for path in ("/api/realtime?userId=anna", "/nothing", "/", "/static/demo.js"):
         headers = (await house.fetch(path)).headers
         assert headers["X-Content-Type-Options"] == "nosniff"
         assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
