@@ -149,19 +149,35 @@ export function browser({ storage = new Storage(), locks = new Locks(), session 
     now: () => clock.now,
     random: () => 0.5,
     newId: () => `id-${++browser.tabs}-${++ids}`,
-    storage,
-    session,
+    localStorage: storage,
+    sessionStorage: session,
     locks,
-    network,
+    addEventListener: network.addEventListener.bind(network),
+    removeEventListener: network.removeEventListener.bind(network),
   };
   return { clock, line, network, environment, storage, locks, session };
 }
 browser.tabs = 0;
 
 /** CONNECT of a server that has `widgets` at `seq`. */
-export function connect(seq, widgets = {}, more = {}) {
+export function hello(seq = 0, widgets = {}, more = {}) {
   const docs = Object.entries(widgets).map(([id, data]) => [id, { data, version: seq, updatedAt: "", updatedBy: "bob" }]);
   const sync = { mode: "snapshot", widgets: Object.fromEntries(docs), layouts: {}, epoch: "e", seq, clientCount: 1, timestamp: "" };
   const payload = { clientId: "c", dashboardId: "default", epoch: "e", seq, heartbeatInterval: 25_000, permissions: ["read", "write"] };
   return { type: "CONNECT", id: "c", userId: "ada", payload: { ...payload, limits: {}, sync, ...more } };
+}
+
+/** A client in a browser; `up` is a function that opens its socket and lets the server greet. */
+export function tab(Client, options = {}, shared = undefined) {
+  const here = browser(shared);
+  const who = options.token ? {} : { userId: "ada" };
+  const client = new Client({ url: "http://server.test", ...who, ...options, environment: here.environment });
+  const up = async (...greeting) => {
+    client.connect();
+    await settled();
+    here.line.socket.open();
+    here.line.socket.say(hello(...greeting));
+    await settled();
+  };
+  return { ...here, client, up };
 }
