@@ -58,6 +58,13 @@ def jwk(kind: str, algorithm: str, **members: Any) -> dict[str, Any]:
     return {**found, "use": "sig", "alg": algorithm, **members}
 
 
+def private_jwk(kind: str, algorithm: str) -> dict[str, Any]:
+    """A member that no issuer should ever publish: whoever reads it can sign."""
+    found: dict[str, Any] = get_default_algorithms()[algorithm].to_jwk(private_key(kind), as_dict=True)
+    found.pop("key_ops", None)
+    return found
+
+
 def token(algorithm: str = "HS256", key: Any = SECRET, header: dict[str, Any] | None = None, **claims: Any) -> str:
     """A proper token; a claim of None is left out."""
     body = {name: value for name, value in {**CLAIMS, **claims}.items() if value is not None}

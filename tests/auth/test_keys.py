@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.auth.forgery import SECRET, jwk, pem, private_pem
+from tests.auth.forgery import SECRET, jwk, pem, private_jwk, private_pem
 from tornado_rt.auth import Key, public_key, secret_key
 from tornado_rt.auth.keys import key_of_jwk
 
@@ -105,7 +105,9 @@ def test_a_member_without_alg_counts_for_one_family_of_its_kind() -> None:
         jwk("RSA", "RS256", key_ops=["encrypt"]),
         jwk("RSA", "RS256", key_ops="verify"),
         jwk("RSA", "RS256", kid=7),
-        jwk("RSA", "RS256", d="AQAB"),
+        private_jwk("RSA", "RS256"),
+        private_jwk("P-256", "ES256"),
+        private_jwk("Ed25519", "EdDSA"),
         jwk("RSA", "RS256", n="!!!"),
         jwk("RSA", "RS256", n=7),
         jwk("RSA", "RS256", e="AA"),

@@ -17,7 +17,7 @@ __all__ = ["MAX_TOKEN_BYTES", "BadToken", "Cause", "Header", "read_header", "rea
 MAX_TOKEN_BYTES: Final = 8_192
 MAX_LEVELS: Final = 16
 MAX_KEY_ID_CHARACTERS: Final = 256
-_COMPACT: Final = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
+_COMPACT: Final = re.compile(r"[A-Za-z0-9_-]++\.[A-Za-z0-9_-]++\.[A-Za-z0-9_-]++")
 
 
 class Cause(StrEnum):
@@ -77,7 +77,7 @@ def read_header(token: str, max_bytes: int) -> Header:
 def read_object(raw: bytes) -> dict[str, Any]:
     """A JSON object without duplicate names (RFC 7519 section 4), ``NaN`` or needless depth. Raises ``BadToken``."""
     try:
-        value = json.loads(raw.decode(), object_pairs_hook=_unique, parse_constant=_no_number)
+        value = _JSON.decode(raw.decode())
     except (ValueError, RecursionError):
         raise BadToken(Cause.MALFORMED) from None
     if not isinstance(value, dict) or _is_deeper(value, MAX_LEVELS):
@@ -101,6 +101,9 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _no_number(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
+
+
+_JSON: Final = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_number)
 
 
 def _is_deeper(value: Any, levels: int) -> bool:

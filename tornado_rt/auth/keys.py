@@ -119,7 +119,7 @@ def key_of_jwk(jwk: object, algorithms: Iterable[str]) -> Key | None:
 
     Without ``alg`` it counts for what its kind may do, of one family alone.
     """
-    if not isinstance(jwk, dict) or jwk.get("use", "sig") != "sig" or "d" in jwk or "k" in jwk:
+    if not isinstance(jwk, dict) or jwk.get("use", "sig") != "sig" or "d" in jwk:
         return None
     operations, key_id = jwk.get("key_ops", ["verify"]), jwk.get("kid")
     if not isinstance(operations, list) or "verify" not in operations or not isinstance(key_id, str | None):
