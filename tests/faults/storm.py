@@ -68,6 +68,22 @@ class Storm:
                     wait.cancel()
                     driver.changed.clear()
 
+    async def oversleep(self, sleepers: list[Driver], missed: int) -> None:
+        """Some leave, and come back when so many operations of their dashboards have gone by."""
+        for sleeper in sleepers:
+            await sleeper.nap()
+        left_at = {sleeper.dashboard: sleeper.position for sleeper in sleepers}
+        reached = {sleeper.dashboard: 0 for sleeper in sleepers}
+
+        def gone_by() -> bool:
+            for driver in self.drivers:
+                reached[driver.dashboard] = max(reached[driver.dashboard], driver.position)
+            return all(reached[dashboard] >= seq + missed for dashboard, seq in left_at.items())
+
+        await self.until(gone_by)
+        for sleeper in sleepers:
+            sleeper.wake()
+
     async def break_off(self) -> None:
         """Stop as things are, and note how the server has it: for servers that may never settle."""
         for driver in self.drivers:

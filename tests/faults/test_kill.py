@@ -12,7 +12,7 @@ from tests.faults.process import ServerProcess
 from tests.faults.storm import Storm
 from tornado_rt.loadtest.history import Synced
 
-VERDICTS_TOO_MANY_FOR_A_DELTA = 1_000  # of two dashboards, conflicts among them
+TOO_MANY_FOR_A_DELTA = 250  # operations
 
 
 async def killed_again_and_again(server: ServerProcess, path: Path, *, kills: int, seed: int) -> Storm:
@@ -24,12 +24,7 @@ async def killed_again_and_again(server: ServerProcess, path: Path, *, kills: in
             await storm.more_verdicts(rng.randint(20, 300))
             server.kill()
             await server.start()
-        sleepers = storm.drivers[2::5]
-        for driver in sleepers:
-            await driver.nap()
-        await storm.more_verdicts(VERDICTS_TOO_MANY_FOR_A_DELTA)
-        for driver in sleepers:
-            driver.wake()
+        await storm.oversleep([driver for driver in storm.drivers if driver.user == "bob"], TOO_MANY_FOR_A_DELTA)
         await storm.settle()
     return storm
 

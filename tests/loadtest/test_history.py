@@ -155,6 +155,18 @@ def test_an_operation_of_unknown_outcome_may_be_in_the_log_or_not() -> None:
     assert rules([joined("a"), *sent, final(2, x=1)]) == {"hole"}
 
 
+def test_which_of_two_equal_operations_without_a_verdict_it_was_is_not_guessed_at() -> None:
+    def delete(op: str, base: int) -> Event:
+        payload = {"widgetId": "w", "baseVersion": base}
+        return Invoked(client="b", dashboard="d", op=op, user="bob", type="WIDGET_DELETE", payload=payload, epoch="e")
+
+    gone = {"type": "WIDGET_DELETE", "userId": "bob", "payload": {"widgetId": "w"}}
+    seen = [Saw(client="a", dashboard="d", epoch="e", seq=2, change=gone), final(2)]
+    events = [joined("a"), *update("a", "1", 1, x=1), joined("b", 1)]
+    assert rules([*events, delete("stale", 0), *seen]) == {"stale"}
+    assert rules([*events, delete("stale", 0), delete("fresh", 1), *seen]) == set()
+
+
 def test_a_hole_ends_at_the_next_snapshot_and_what_follows_is_judged() -> None:
     sent = update("a", "1", 0, x=1)[:1]
     snapshot = Synced(

@@ -45,11 +45,11 @@ class Fold:
                     return
                 part = self._begin(later, snapshots)
                 continue
-            if entry.op is not None and self._conflicts:
+            if entry.op is not None and not entry.is_guess and self._conflicts:
                 yield from self._stale(entry, entry.op, part)
             if entry.type == "LAYOUT_RESTORE":
                 yield from self._restored(entry, edits[0], part)
-            part.apply(seq, edits, entry.user, entry.op.device or None if entry.op is not None else None)
+            part.apply(seq, edits, entry.user, entry.op.device or None if entry.op is not None and not entry.is_guess else None)
 
     def _begin(self, seq: int, snapshots: list[Synced | Finished]) -> Dashboard:
         part = Dashboard()

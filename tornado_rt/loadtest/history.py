@@ -209,19 +209,20 @@ class _Judge:
             users.add((operation.dashboard, operation.user))
             if operation.says_less and operation.outcome == "maybe":
                 resolvers.add((operation.dashboard, operation.user))
+        alike = {key for key, operations in known.items() if len(operations) > 1}
         for log in self.ledger.logs.values():
             for entry in log.entries.values():
-                if entry.op is None and (log.dashboard, entry.user) in users:
-                    self._explain(
-                        log, entry, known[log.dashboard, entry.user, entry.text], (log.dashboard, entry.user) in resolvers
-                    )
+                whose, key = (log.dashboard, entry.user), (log.dashboard, entry.user, entry.text)
+                if entry.op is None and whose in users:
+                    entry.is_guess = key in alike
+                    self._explain(log, entry, known[key], whose in resolvers)
 
     def _explain(self, log: Log, entry: Entry, candidates: list[Operation], may_be_resolved: bool) -> None:
         """``may_be_resolved``: a conflict's "local" may have brought its operation into the log after all."""
         for operation in candidates:
             if operation.outcome == "maybe":
-                candidates.remove(operation)  # it can explain one entry only
                 entry.op = operation
+                candidates.remove(operation)  # it can explain one entry only
                 return
         where = f"seq {entry.seq} ({entry.text} by {entry.user!r}, told to {entry.source})"
         applied = next((operation for operation in candidates if operation.outcome == "applied"), None)

@@ -85,7 +85,10 @@ class Operation:
 
 @dataclass(slots=True)
 class Entry:
-    """What one seq of a log holds. ``source`` says who told of it; ``op`` is the operation it stands for, where known."""
+    """What one seq of a log holds. ``source`` says who told of it; ``op`` is the operation it stands for, where known.
+
+    ``is_guess``: no verdict says so, and several operations have this content.
+    """
 
     seq: int
     user: str
@@ -95,6 +98,7 @@ class Entry:
     text: str
     source: str
     op: Operation | None = None
+    is_guess: bool = False
 
 
 @dataclass(slots=True)
