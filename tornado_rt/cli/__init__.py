@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from tornado_rt import __version__
-from tornado_rt.cli import check, files, send, serve, token, watch
+from tornado_rt.cli import check, demo_feed, files, send, serve, token, watch
 from tornado_rt.errors import StartFault
 
 __all__ = ["build_parser", "main", "parse"]
@@ -22,7 +22,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="tornado-rt", description="Durable real-time dashboards over WebSocket and HTTP.")
     parser.add_argument("--version", action="version", version=f"tornado_rt {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for module in (serve, check, files, send, watch, token):
+    for module in (serve, check, files, send, watch, token, demo_feed):
         module.add_commands(commands)
     return parser
 
