@@ -60,6 +60,7 @@ class Socket:
         self.buffered_bytes = 0
         self.on_drained: Callable[[], None] | None = None
         self.is_full = False
+        self.is_paused = False
         self.is_free = False
         self.aborted = False
         self.closed_with: tuple[int, str] | None = None
@@ -95,6 +96,9 @@ class Socket:
 
     def abort(self) -> None:
         self.aborted = True
+
+    def pause(self) -> None:
+        self.is_paused = True
 
     def close(self, code: int, reason: str) -> None:
         self.closed_with = (code, reason)
@@ -180,7 +184,8 @@ class Member:
         return id_ or ""
 
     def say_raw(self, raw: bytes) -> None:
-        self.hall.server.receive(self.session, raw)
+        if not self.socket.is_paused:
+            self.hall.server.receive(self.session, raw)
 
     def update(self, data: Mapping[str, Any], widget_id: str = "w", id_: str | None = "", **more: Any) -> str:
         return self.say("WIDGET_UPDATE", {"widgetId": widget_id, "data": data, **more}, id_)
@@ -255,12 +260,24 @@ class Hall:
         since: int | None = None,
         epoch: str | None = None,
         permissions: tuple[str, ...] = ("read", "write"),
+        identity: Identity | None = None,
+        address: str = "",
     ) -> Member:
         """Somebody connects; CONNECT is in the inbox."""
         room = await self.server.enter(dashboard_id)
         socket = Socket()
         author = Author(user, device or f"device-{next(self.ids)}")
-        session = self.server.connect(room, author, socket, socket, since=since, epoch=epoch, permissions=permissions)
+        session = self.server.connect(
+            room,
+            author,
+            socket,
+            socket,
+            since=since,
+            epoch=epoch,
+            permissions=permissions,
+            identity=identity,
+            address=address,
+        )
         assert session is not None
         return Member(self, session, socket)
 

@@ -385,9 +385,6 @@ class SlowStore(MemoryStore):
         return await super().commit(dashboard_id, epoch, seen, reads, records)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="server: a room's task goes on as long as something waits, and the drain waits for the task"
-)
 async def test_a_drain_does_not_wait_for_those_who_never_pause() -> None:
     """What is in flight is answered; a client that always has something in flight must not use up the grace of all others."""
     clock = Clock()

@@ -59,55 +59,36 @@ def operation_of(type_: str, payload: OperationPayload, author: Author, id_: str
     """``epoch`` is the connection's, in which ``baseVersion`` counts unless the payload names another (PROTOCOL section 4)."""
     base_epoch = payload.epoch or epoch
     base = payload.base_version
-    match payload:
-        case WidgetUpdatePayload():
-            encoded = encode_json(payload.data)
-            return Operation(
-                type_,
-                "widget",
-                payload.widget_id,
-                author,
-                id_,
-                _digest_update(encoded, type_, payload.widget_id, payload),
-                payload.data,
-                encoded,
-                payload.unset,
-                payload.replace,
-                base,
-                base_epoch,
-            )
-        case LayoutUpdatePayload():
-            encoded = encode_json(payload.layout)
-            return Operation(
-                type_,
-                "layout",
-                payload.layout_id,
-                author,
-                id_,
-                _digest_update(encoded, type_, payload.layout_id, payload),
-                payload.layout,
-                encoded,
-                payload.unset,
-                payload.replace,
-                base,
-                base_epoch,
-            )
-        case WidgetDeletePayload():
-            digest = _digest(b"", type_, payload.widget_id, base, payload.epoch)
-            return Operation(type_, "widget", payload.widget_id, author, id_, digest, base=base, base_epoch=base_epoch)
-        case LayoutRestorePayload():
-            digest = _digest(b"", type_, payload.layout_id, base, payload.epoch, payload.version)
-            return Operation(
-                type_,
-                "layout",
-                payload.layout_id,
-                author,
-                id_,
-                digest,
-                base=base,
-                base_epoch=base_epoch,
-                restore=payload.version,
-            )
+    # By type() and not by isinstance, which pydantic's metaclass makes several times dearer than all the rest of this.
+    kind = type(payload)
+    if kind is WidgetUpdatePayload or kind is LayoutUpdatePayload:
+        is_widget = kind is WidgetUpdatePayload
+        target = payload.widget_id if is_widget else payload.layout_id  # type: ignore[union-attr]
+        data = payload.data if is_widget else payload.layout  # type: ignore[union-attr]
+        encoded = encode_json(data)
+        digest = _digest_update(encoded, type_, target, payload)  # type: ignore[arg-type]
+        return Operation(
+            type_,
+            "widget" if is_widget else "layout",
+            target,
+            author,
+            id_,
+            digest,
+            data,
+            encoded,
+            payload.unset,  # type: ignore[union-attr]
+            payload.replace,  # type: ignore[union-attr]
+            base,
+            base_epoch,
+        )
+    if kind is WidgetDeletePayload:
+        target = payload.widget_id  # type: ignore[union-attr]
+        digest = _digest(b"", type_, target, base, payload.epoch)
+        return Operation(type_, "widget", target, author, id_, digest, base=base, base_epoch=base_epoch)
+    assert isinstance(payload, LayoutRestorePayload)
+    target, version = payload.layout_id, payload.version
+    digest = _digest(b"", type_, target, base, payload.epoch, version)
+    return Operation(type_, "layout", target, author, id_, digest, base=base, base_epoch=base_epoch, restore=version)
 
 
 def batch_of(operations: list[Any], author: Author, id_: str | None, epoch: str) -> Batch:
@@ -177,7 +158,7 @@ def _digest_update(encoded: bytes, type_: str, target: str, payload: WidgetUpdat
     """The same for updates, which are many: what most of them lack is looked at only where it is there."""
     head = target.encode()
     if payload.base_version is not None:
-        head += b" %d" % payload.base_version
+        head += b"\0%d" % payload.base_version  # an id has no NUL
     if payload.unset or payload.replace or payload.epoch is not None or type_ != "WIDGET_UPDATE":
         head += repr((type_, payload.unset, payload.replace, payload.epoch)).encode()
     return len(encoded) << 32 | crc32(encoded, crc32(head))

@@ -34,6 +34,7 @@ __all__ = ["Options", "RealtimeServer"]
 PROTOCOL_VERSION = 1
 IDLE_ROOM_SECONDS = 60.0
 HOUSEKEEPING_SECONDS = 5.0
+SHORTEST_CLOSE_SECONDS = 0.5
 
 log = structlog.get_logger(__name__)
 
@@ -113,6 +114,8 @@ class RealtimeServer:
         """Turn newcomers away, answer what is in flight, send everybody off with a slot (PROTOCOL section 1)."""
         self.is_draining = True
         deadline = self.hall.monotonic() + grace_seconds
+        for session in self.sessions:
+            session.connection.pause()
         await self._settle(grace_seconds)
         sessions = list(self.sessions)
         log.info("draining", connections=len(sessions))
@@ -126,14 +129,26 @@ class RealtimeServer:
         """Drain, then close the store. Nothing that was acknowledged is lost, however this ends."""
         if not self._is_running:
             return
+        deadline = self.hall.monotonic() + max(grace_seconds, SHORTEST_CLOSE_SECONDS)
         await self.drain(grace_seconds)
         self._is_running = False
         for session in list(self.sessions):
             session.outbox.abort()
         for task in self._tasks:
             task.cancel()
-        await self.store.close()
+        await self._close_store(deadline - self.hall.monotonic())
         self.events.emit(Event("shutdown"))
+
+    async def _close_store(self, seconds: float) -> None:
+        """A store that cannot finish, say because another program holds its lock, does not hold up the end: what it has not
+        written was not acknowledged either."""
+        closing = asyncio.ensure_future(self.store.close())
+        await asyncio.wait([closing], timeout=max(seconds, SHORTEST_CLOSE_SECONDS))
+        if closing.done():
+            closing.result()
+        else:
+            closing.cancel()
+            log.warning("store_left_open", reason="it did not finish within the grace")
 
     async def _settle(self, seconds: float) -> None:
         """Wait until every room has answered what it was asked."""

@@ -54,6 +54,9 @@ class Connection(Protocol):
 
     heard: bool
 
+    def pause(self) -> None:
+        """Read nothing more until it is closed."""
+
     def close(self, code: int, reason: str) -> None: ...
 
 
@@ -185,12 +188,16 @@ class Session:
 
     def close(self, how: Close, retry_after_ms: int | None = None) -> None:
         """Say DISCONNECT where the socket still takes it, then close."""
+        self.say_goodbye(how, retry_after_ms)
+        self.connection.close(how.code, how.reason)
+
+    def say_goodbye(self, how: Close, retry_after_ms: int | None = None) -> None:
+        """DISCONNECT, the last message."""
         if not self.outbox.behind:
             hall = self.room.hall
             payload = disconnect_payload(how, retry_after_ms)
             message = encode_message("DISCONNECT", hall.new_id(), hall.timestamp(), self.user, payload)
             self.outbox.send(encode_frame(message))
-        self.connection.close(how.code, how.reason)
 
 
 def isoformat(seconds: float) -> str:

@@ -119,9 +119,6 @@ async def test_a_second_sigterm_ends_it_at_once(server: ServerProcess) -> None:
     assert (await state_of(server))["widgets"]["w"]["data"] == {"value": 1}
 
 
-@pytest.mark.xfail(
-    strict=True, reason="closing, the store waits up to ten seconds for another program's lock, whatever the grace"
-)
 async def test_the_grace_is_kept_though_something_stays_in_flight(make_server: Callable[..., ServerProcess]) -> None:
     server = make_server(settings={"RT_SHUTDOWN_GRACE": "1"})
     await server.start()

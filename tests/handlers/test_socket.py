@@ -234,7 +234,6 @@ async def test_a_frame_that_is_too_long_ends_with_1009(open_house: OpenHouse) ->
     assert (await ended(socket))[0] == 1009
 
 
-@pytest.mark.xfail(strict=True, reason="wire: the frame loop closes on its own, without DISCONNECT")
 @pytest.mark.parametrize(
     ("data", "code", "reason"),
     [

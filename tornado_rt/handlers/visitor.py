@@ -136,6 +136,14 @@ class Visitor:
     def close(self, code: int, reason: str) -> None:
         self.frame_loop.close(code, reason)
 
+    def pause(self) -> None:
+        self.frame_loop.pause()
+
+    def on_end(self, how: Close) -> None:
+        """DISCONNECT comes before every close that we begin, where the socket still takes it."""
+        if self.session is not None:
+            self.session.say_goodbye(how)
+
     def on_fault(self, fault: Exception) -> None:
         """A mistake of ours that ends this connection alone."""
         self._server.hall.faults += 1
@@ -146,6 +154,7 @@ class Visitor:
     def on_ws_connection_close(self, close_code: int | None = None, close_reason: str | None = None) -> None:
         if self.session is not None:
             self._server.disconnect(self.session)
+            self.session = None
 
 
 def check_origin(gate: Gate, request: HTTPServerRequest) -> str | None:

@@ -25,8 +25,11 @@ _PARAMS: Final = _WebSocketParams()
 
 
 class FrameHandler(Protocol):
-    """What a frame loop needs of whoever it reads for. ``on_binary(raw)`` and ``on_fault(exception)`` are optional;
-    without the latter a fault is logged."""
+    """What a frame loop needs of whoever it reads for.
+
+    Optional are ``on_binary(raw)``, ``on_fault(exception)``, without which a fault is logged, and ``on_end(close)``, called
+    before we end a connection for what its peer did, or for a fault.
+    """
 
     heard: bool
     """Set to True by every frame that shows a living peer; the heartbeat sweep sets it back."""
@@ -57,6 +60,7 @@ class FrameLoop(WebSocketProtocol13):
         "_control_since",
         "_held",
         "_is_parked",
+        "_is_paused",
         "_max_control_frames",
         "_on_frame",
         "_reader",
@@ -86,6 +90,7 @@ class FrameLoop(WebSocketProtocol13):
         self._control_since = 0.0
         self._held: list[Event] = []  # read already, to be handed out when the outbox has drained
         self._is_parked = False  # not listening, until then
+        self._is_paused = False  # not listening, until it is closed
 
     # The handshake, by way of WebSocketHandler.get
 
@@ -209,7 +214,7 @@ class FrameLoop(WebSocketProtocol13):
             outbox.call_soon(self._feed_rest)
         elif reader.fault is not None:
             # Whatever else the peer sends is dropped; with the end of our half it learns that it may close its own.
-            outbox.close(reader.fault.code, reader.fault.reason)
+            self._end(reader.fault)
             outbox.shut_down()
 
     def _feed_rest(self) -> None:
@@ -223,8 +228,13 @@ class FrameLoop(WebSocketProtocol13):
         self._go_on()
         self._listen_again()
 
+    def pause(self) -> None:
+        """Read nothing more, until the connection is closed: what the peer says from now on stays with it, unanswered."""
+        self.outbox.listen(None)
+        self._is_paused = True
+
     def _listen_again(self) -> None:
-        if self._is_parked and not (self.outbox.behind or self.outbox.closed or self._reader.more):
+        if self._is_parked and not self._is_paused and not (self.outbox.behind or self.outbox.closed or self._reader.more):
             self._is_parked = False
             self.outbox.listen(self._on_readable)
             if self._tls_pending is not None:
@@ -239,7 +249,7 @@ class FrameLoop(WebSocketProtocol13):
         elif opcode == CLOSE:
             self._on_close_frame(body)
         elif self._is_flood():
-            self.outbox.close(Close.RATE_LIMIT_EXCEEDED.code, Close.RATE_LIMIT_EXCEEDED.reason)
+            self._end(Close.RATE_LIMIT_EXCEEDED)
         elif opcode == PING:
             self.handler.heard = True
             self.outbox.send(encode_frame(body, PONG))
@@ -272,12 +282,19 @@ class FrameLoop(WebSocketProtocol13):
 
     def _report(self, handler: FrameHandler, fault: Exception) -> None:
         """The handler raised: its connection ends, the others do not."""
-        self.outbox.close(Close.SERVER_FAULT.code, Close.SERVER_FAULT.reason)
+        self._end(Close.SERVER_FAULT)
         on_fault = getattr(handler, "on_fault", None)
         if on_fault is not None:
             on_fault(fault)
         else:
             app_log.error("Uncaught exception in %s", type(handler).__name__, exc_info=fault)
+
+    def _end(self, how: Close) -> None:
+        """We end it; the handler may say a last word before the close frame."""
+        on_end = getattr(self.handler, "on_end", None)
+        if on_end is not None and not self.is_closing():
+            on_end(how)
+        self.outbox.close(how.code, how.reason)
 
     def _on_closed(self) -> None:
         self.client_terminated = self.server_terminated = True
@@ -292,6 +309,9 @@ class FrameLoop(WebSocketProtocol13):
         """Send a close frame; the peer has five seconds to answer."""
         self.server_terminated = True
         self.outbox.close(1000 if code is None and reason else code, reason or "")
+        if self._is_paused and not self.outbox.closed:
+            self._is_paused = False
+            self.outbox.listen(self._on_readable)  # for the peer's goodbye
 
     def is_closing(self) -> bool:
         """Whether either side has begun to close."""
