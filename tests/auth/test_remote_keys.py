@@ -21,6 +21,7 @@ from tornado_rt.auth import Identity, JwtAuthenticator, RemoteKeySet
 from tornado_rt.errors import Unavailable
 
 ALGORITHMS = ("RS256", "ES256")
+GOOD_KEYS = json.dumps({"keys": [jwk("RSA/1", "RS256", kid="1")]}).encode()
 
 
 class Issuer:
@@ -35,7 +36,8 @@ class Issuer:
         self.asked = asyncio.Event()
         [listening] = bind_sockets(0, "127.0.0.1")
         self.port = listening.getsockname()[1]
-        self.server = HTTPServer(Application([("/keys", KeysHandler, {"issuer": self})], log_function=lambda _: None))
+        paths = [("/keys", KeysHandler, {"issuer": self}), ("/elsewhere", ElsewhereHandler)]
+        self.server = HTTPServer(Application(paths, log_function=lambda _: None))
         self.server.add_socket(listening)
 
     @property
@@ -63,6 +65,13 @@ class KeysHandler(RequestHandler):
         for name, value in headers.items():
             self.set_header(name, value)
         self.write(body)
+
+
+class ElsewhereHandler(RequestHandler):
+    """Where a redirection leads: there are good keys, and nobody is to come for them."""
+
+    def get(self) -> None:
+        self.write(GOOD_KEYS)
 
 
 class Scene:
@@ -250,7 +259,7 @@ async def test_an_issuer_that_never_answers_is_given_up(issuer: Issuer) -> None:
         (200, {}, b'{"keys":[{"kty":"oct","k":"AA"}]}'),
         (200, {}, b'{"keys":' + b"[" * 30_000 + b"]" * 30_000 + b"}"),
         (200, {}, b'{"keys":[' + b" " * 65_536 + b"]}"),
-        (200, {"Content-Encoding": "gzip"}, gzip.compress(b'{"keys":[]}')),
+        (200, {"Content-Encoding": "gzip"}, gzip.compress(GOOD_KEYS)),
         (200, {"X-Large": "x" * 20_000}, b"{}"),
     ],
     ids=range(15),
