@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from itertools import count
 from typing import Any
 
+from tornado_rt.auth import Identity
 from tornado_rt.core.document import Author
 from tornado_rt.core.limits import DashboardLimits
 from tornado_rt.errors import RealtimeError
@@ -32,18 +33,20 @@ class Clock:
 
     def __init__(self) -> None:
         self.now = 1_700_000_000.0
+        self._since_start = 1_000.0  # a clock of its own: the other has too many digits to be exact
 
     def time(self) -> float:
         return self.now
 
     def monotonic(self) -> float:
-        return self.now - 1_600_000_000.0
+        return self._since_start
 
     def timestamp(self) -> str:
         return datetime.fromtimestamp(self.now, UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{int(self.now * 1000) % 1000:03d}Z"
 
     def advance(self, seconds: float) -> None:
         self.now += seconds
+        self._since_start += seconds
 
 
 class Socket:

@@ -1,4 +1,4 @@
-"""How much a dashboard may hold: LIMIT_EXCEEDED says so and changes nothing (PROTOCOL sections 3 and 9)."""
+"""How much a dashboard may hold: LIMIT_EXCEEDED says so and changes nothing. How fast one may ask (PROTOCOL sections 3, 9)."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from tests.core.scene import ANNA, BERT, Scene, applied, batch, delete, layout, restore, update
 from tornado_rt.core.document import json_size
 from tornado_rt.core.journal import dump
+from tornado_rt.core.limits import TokenBucket
 from tornado_rt.core.operation import Operation, Refused
 from tornado_rt.errors import LimitExceeded
 
@@ -162,3 +163,57 @@ def test_sizes_are_judged_as_if_all_were_weighed(changes: list[Any]) -> None:
     assert (scene.dashboard.widgets, scene.dashboard.layouts) == (len(expected), 0)
     replayed = scene.replayed()
     assert (replayed.widgets, replayed.size >= sum(json_size(fields) for fields in expected.values())) == (len(expected), True)
+
+
+# Buckets
+
+
+class NaiveBucket:
+    """Tokens that are counted, as everybody imagines a bucket; below 0 while something too large is paid off."""
+
+    def __init__(self, rate: float, burst: float) -> None:
+        self.rate, self.burst = rate, burst
+        self.tokens, self.at = burst, 0.0
+
+    def take(self, now: float, count: float) -> float:
+        self.tokens, self.at = min(self.burst, self.tokens + (now - self.at) * self.rate), now
+        if count <= self.tokens or self.tokens == self.burst:
+            self.tokens -= count
+            return 0.0
+        return (min(count, self.burst) - self.tokens) / self.rate
+
+
+# Sums of such times are exact, so the two can be held against each other without a margin.
+TICKS = st.integers(0, 256).map(lambda tick: tick / 64)
+TAKES = st.lists(st.tuples(TICKS, st.integers(1, 12)), max_size=60)
+
+
+@given(st.sampled_from([0.5, 1.0, 2.0, 4.0, 8.0]), st.integers(1, 8), TAKES)
+def test_a_bucket_is_what_everybody_imagines(rate: float, burst: int, takes: list[tuple[float, int]]) -> None:
+    """The same answers as by counting, and the same time to wait where there is too little."""
+    bucket, naive, now = TokenBucket(rate, burst), NaiveBucket(rate, burst), 1.0
+    for pause, count in takes:
+        now += pause
+        assert bucket.take(now, count) == naive.take(now, count)
+        assert bucket.is_full(now) is (naive.tokens == burst)
+
+
+@given(st.floats(0.1, 10_000), st.integers(1, 1_000), st.lists(st.floats(0, 3), max_size=200))
+def test_nobody_gets_more_than_the_rate_and_one_burst(rate: float, burst: int, pauses: list[float]) -> None:
+    """Whatever the clock says: over any time, ``rate`` times as long and ``burst`` more."""
+    bucket, now, taken = TokenBucket(rate, burst), 1_000.0, 0
+    for pause in pauses:
+        now += pause
+        taken += not bucket.take(now)
+        assert taken <= (now - 1_000) * rate + burst + 1e-6 * rate
+
+
+@given(st.floats(0.1, 10_000), st.integers(1, 100), st.integers(0, 200))
+def test_whoever_waits_as_long_as_he_is_told_gets_in(rate: float, burst: int, before: int) -> None:
+    """And not before."""
+    bucket, wait = TokenBucket(rate, burst), 0.0
+    for _ in range(burst + 1 + before):
+        wait = bucket.take(5.0)
+    assert wait == bucket.take(5.0) > 0
+    assert bucket.take(5.0 + wait / 2) > 0
+    assert bucket.take(5.0 + wait) == 0
