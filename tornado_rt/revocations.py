@@ -7,6 +7,7 @@ connections: ``server`` closes those.
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import asdict, dataclass
 from typing import Literal
 
@@ -38,6 +39,7 @@ class Revocations:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._seq = 0
+        self._turn = asyncio.Lock()  # a store wants the commits of one log one after the other
         self._known: dict[tuple[str, str], Revocation] = {}
 
     async def load(self, now: float) -> None:
@@ -47,16 +49,17 @@ class Revocations:
     async def add(self, revocation: Revocation) -> None:
         """In force, and durable, when this returns. Raises ``Unavailable``."""
         record = Record(encode_json(asdict(revocation)))
-        for _ in range(MAX_ATTEMPTS):
-            outcome = await self._store.commit(LOG, self._store.epoch, self._seq, {}, [record])
-            if isinstance(outcome, Committed):
-                if outcome.missed is not None:  # what other processes revoked meanwhile
-                    self._learn(outcome.missed, revocation.at)
-                self._seq = max(self._seq, outcome.first_seq)
-                self._keep(revocation)
-                return
-            if not isinstance(outcome, Unknown):  # then the very same is asked again; to say it twice does no harm
-                await self.load(revocation.at)
+        async with self._turn:
+            for _ in range(MAX_ATTEMPTS):
+                outcome = await self._store.commit(LOG, self._store.epoch, self._seq, {}, [record])
+                if isinstance(outcome, Committed):
+                    if outcome.missed is not None:  # what other processes revoked meanwhile
+                        self._learn(outcome.missed, revocation.at)
+                    self._seq = max(self._seq, outcome.first_seq)
+                    self._keep(revocation)
+                    return
+                if not isinstance(outcome, Unknown):  # then the very same is asked again; to say it twice does no harm
+                    await self.load(revocation.at)
         raise Unavailable("the revocation could not be kept; try again", retry_after_ms=1000)
 
     def _learn(self, contents: Contents, now: float) -> None:
