@@ -38,31 +38,30 @@ export async function settled() {
   for (let turn = 0; turn < 5; turn++) await new Promise((resolve) => setImmediate(resolve));
 }
 
-/** A web Storage; `room` is how many signs fit. Methods stand on the prototype, as in a browser. */
+/** A web Storage: its items are its own properties. `room` is how many signs fit. */
 export class Storage {
-  room = Infinity;
-  #items = new Map();
+  #room = Infinity;
 
-  get length() {
-    return this.#items.size;
+  set room(signs) {
+    this.#room = signs;
   }
 
-  key(index) {
-    return [...this.#items.keys()][index] ?? null;
+  get length() {
+    return Object.keys(this).length;
   }
 
   getItem(name) {
-    return this.#items.get(name) ?? null;
+    return Object.hasOwn(this, name) ? this[name] : null;
   }
 
   setItem(name, value) {
-    const used = [...this.#items].reduce((sum, [key, text]) => sum + (key === name ? 0 : key.length + text.length), 0);
-    if (used + name.length + value.length > this.room) throw new Error("QuotaExceededError");
-    this.#items.set(name, String(value));
+    const used = Object.entries(this).reduce((sum, [key, text]) => sum + (key === name ? 0 : key.length + text.length), 0);
+    if (used + name.length + value.length > this.#room) throw new Error("QuotaExceededError");
+    this[name] = String(value);
   }
 
   removeItem(name) {
-    this.#items.delete(name);
+    delete this[name];
   }
 }
 
@@ -135,30 +134,29 @@ export class Line {
     });
 }
 
+let ids = 0;
+
 /** All of it together, as RealtimeClient's option `environment`. `shared` is what the tabs of one browser share. */
 export function browser({ storage = new Storage(), locks = new Locks(), session = new Storage() } = {}) {
   const clock = new Clock();
   const line = new Line();
   const network = new EventTarget();
-  let ids = 0;
   const environment = {
     WebSocket: line.WebSocket,
     fetch: line.fetch,
     setTimeout: clock.setTimeout,
     clearTimeout: clock.clearTimeout,
-    now: () => clock.now,
-    random: () => 0.5,
-    newId: () => `id-${++browser.tabs}-${++ids}`,
+    Date: { now: () => clock.now },
+    Math: { random: () => 0.5 },
+    crypto: { getRandomValues: () => [++ids] },
     localStorage: storage,
     sessionStorage: session,
-    locks,
+    navigator: { locks },
     addEventListener: network.addEventListener.bind(network),
     removeEventListener: network.removeEventListener.bind(network),
   };
   return { clock, line, network, environment, storage, locks, session };
 }
-browser.tabs = 0;
-
 /** CONNECT of a server that has `widgets` at `seq`. */
 export function hello(seq = 0, widgets = {}, more = {}) {
   const docs = Object.entries(widgets).map(([id, data]) => [id, { data, version: seq, updatedAt: "", updatedBy: "bob" }]);
