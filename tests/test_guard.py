@@ -247,20 +247,37 @@ async def test_a_user_has_one_bucket_for_all_connections_and_posts() -> None:
 
 async def test_the_operations_of_a_post_count_each() -> None:
     hall = Hall(rates={"user_messages_per_second": 5})
-    room = await hall.server.enter("board")
-    operations = [op("WIDGET_UPDATE", f"o{n}", widgetId="w", data={"n": n}) for n in range(9)]
     anna = (await hall.join()).session.author
-    for count, refused in ((9, False), (3, True)):
-        post = SyncPost.model_validate_json(
-            json.dumps({"type": "SYNC", "dashboardId": "board", "operations": operations[:count]})
-        )
-        hall.server.charge("anna", 10)
-        if refused:
-            with pytest.raises(RateLimited):
-                await hall.server.post(anna, post)
-        else:
-            assert (await hall.server.post(anna, post))["success"]
-    assert room.dashboard.seq == 9
+
+    async def post(count: int) -> bool:
+        operations = [op("WIDGET_UPDATE", f"{hall.clock.now}-{n}", widgetId="w", data={"n": n}) for n in range(count)]
+        text = json.dumps({"type": "SYNC", "dashboardId": "board", "operations": operations})
+        return bool((await hall.server.post(anna, SyncPost.model_validate_json(text), 10))["success"])
+
+    assert await post(9)
+    with pytest.raises(RateLimited):
+        await post(2)
+    hall.clock.advance(0.2)
+    assert await post(2)
+    hall.clock.advance(2)
+    assert await post(20)  # more than the bucket holds: when it is full, and paid off afterwards
+    with pytest.raises(RateLimited) as refused:
+        await post(1)
+    assert refused.value.retry_after_ms == 2_200
+    assert hall.server.rooms["board"].dashboard.seq == 31
+
+
+async def test_where_a_post_was_refused_the_next_is_not_even_read() -> None:
+    """Until the time that it was told."""
+    hall = Hall(rates={"user_messages_per_second": 5})
+    hall.server.charge("anna", 9 * BYTES_A_MESSAGE)
+    hall.server.charge("anna")
+    for size_bytes in (1, None):
+        with pytest.raises(RateLimited) as refused:
+            hall.server.charge("anna", size_bytes)
+        assert refused.value.retry_after_ms == 200
+    hall.clock.advance(0.2)
+    hall.server.charge("anna")
 
 
 async def test_what_waits_for_the_store_is_bounded() -> None:

@@ -45,10 +45,14 @@ class Rates:
 
 @dataclass(slots=True)
 class Account:
-    """What one user has in use: its connections, and a bucket that all of them and its POSTs share."""
+    """What one user has in use: its connections, and a bucket that all of them and its POSTs share.
+
+    ``shut_until`` is when a POST that was refused may come again; before that none is even read.
+    """
 
     bucket: TokenBucket | None
     connections: int = 0
+    shut_until: float = 0.0
 
 
 @dataclass(slots=True)
@@ -156,11 +160,14 @@ class Guard:
             raise self._refusal("waiting", "too many operations of this connection are waiting", 0.1)
 
     def charge_user(self, user_id: str, now: float, count: float) -> None:
-        """The same for a POST, which has no connection."""
-        bucket = self.account(user_id).bucket
-        if bucket is not None:
-            wait = bucket.take(now, count)
+        """The same for a POST, which has no connection; of 0, whether it is worth reading."""
+        account = self.account(user_id)
+        if now < account.shut_until:
+            raise self._refusal("user", "too many messages of this user", account.shut_until - now)
+        if account.bucket is not None and count:
+            wait = account.bucket.take(now, count)
             if wait:
+                account.shut_until = now + wait
                 raise self._refusal("user", "too many messages of this user", wait)
 
     def strike(self, pace: Pace, now: float, count: float = 1) -> bool:

@@ -208,16 +208,13 @@ class Reception:
                 hall.events.emit(Event("rate:limited", None, user_id, dashboard_id))
             raise
 
-    async def post(self, room: Room, author: Author, post: SyncPost) -> dict[str, Any]:
-        """Carry out a POST whose size has been charged already; returns its answer, ``sync`` as JSON text.
-
-        Raises ``TooLarge`` for too many operations, ``RateLimited``.
-        """
+    async def post(self, room: Room, author: Author, post: SyncPost, size_bytes: int) -> dict[str, Any]:
+        """Carry out a POST; returns its answer, ``sync`` as JSON text. Raises ``TooLarge`` for too many operations,
+        ``RateLimited``."""
         leaves = count_leaves(post.operations)
         if leaves:
             self._check_count(leaves)
-            if leaves > 1:
-                self.charge_post(author.user, room.dashboard_id, leaves - 1)
+        self.charge_post(author.user, room.dashboard_id, weight_of(size_bytes) + max(0, leaves - 1))
         epoch = post.epoch or room.dashboard.epoch
         items = [item_of(operation, author, epoch, {}) for operation in post.operations]
         if items:

@@ -315,18 +315,22 @@ class RealtimeServer:
 
     # Asked from within the process or by HTTP; what a socket says goes to ``receive``
 
-    def charge(self, user_id: str, size_bytes: int) -> None:
-        """Charge a user with a POST of this size, before it is read. Raises ``RateLimited``."""
-        self._reception.charge_post(user_id, None, weight_of(size_bytes))
+    def charge(self, user_id: str, size_bytes: int | None = None) -> None:
+        """Charge a user with a POST of this size that makes no sense; None: see whether one is worth reading.
 
-    async def post(self, author: Author, post: SyncPost) -> dict[str, Any]:
+        Raises ``RateLimited``.
+        """
+        self._reception.charge_post(user_id, None, 0 if size_bytes is None else weight_of(size_bytes))
+
+    async def post(self, author: Author, post: SyncPost, size_bytes: int = 0) -> dict[str, Any]:
         """Carry out a POST (PROTOCOL section 6); returns its answer when everything in it is durable.
 
-        Raises ``Unavailable`` while draining, ``TooLarge`` for too many operations, ``RateLimited`` for too many at this rate.
+        ``size_bytes`` is what it came in. Raises ``Unavailable`` while draining, ``TooLarge`` for too many operations,
+        ``RateLimited``.
         """
         if self.is_draining:
             raise Unavailable("the server is shutting down", retry_after_ms=self.next_slot_ms())
-        return await self._reception.post(await self.enter(post.dashboard_id or "default"), author, post)
+        return await self._reception.post(await self.enter(post.dashboard_id or "default"), author, post, size_bytes)
 
     async def apply(self, dashboard_id: str, operation: Mapping[str, Any], *, user_id: str) -> dict[str, Any]:
         """Change a document from within the process, by the same path as a client's; returns when it is durable.

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeVar
+
 from tornado_rt.auth import Identity
-from tornado_rt.errors import TooLarge, UnsupportedMedia
+from tornado_rt.errors import ClientFault, TooLarge, UnsupportedMedia
 from tornado_rt.handlers.base import BaseHandler
 
 __all__ = ["BodyHandler"]
 
 MAX_DROPPED_BYTES = 16 * 1024 * 1024
 MAX_LENGTH_DIGITS = 18
+
+Body = TypeVar("Body")
 
 
 class BodyHandler(BaseHandler):
@@ -42,13 +47,24 @@ class BodyHandler(BaseHandler):
         if not most or len(self._body) <= most:  # one byte too many is enough to know
             self._body += chunk
 
-    def take_body(self) -> bytes:
-        """What came, charged to its sender before anything is done with it. Raises ``TooLarge``, ``RateLimited``."""
-        most = self.server.options.max_message_bytes
-        if most and len(self._body) > most:
+    def decode_body(self, decode: Callable[[bytes], Body]) -> Body:
+        """What came. What makes no sense is charged here, the rest by whoever knows what is in it.
+
+        Raises as ``decode`` does, ``TooLarge``, ``RateLimited``.
+        """
+        most, user_id = self.server.options.max_message_bytes, self.identity.user_id
+        if most and self.size_bytes > most:
             raise self._too_large()
-        self.server.charge(self.identity.user_id, len(self._body))
-        return bytes(self._body)
+        self.server.charge(user_id)
+        try:
+            return decode(bytes(self._body))
+        except ClientFault:
+            self.server.charge(user_id, self.size_bytes)
+            raise
+
+    @property
+    def size_bytes(self) -> int:
+        return len(self._body)
 
     def _too_large(self) -> TooLarge:
         return TooLarge(f"a request has at most {self.server.options.max_message_bytes} bytes")

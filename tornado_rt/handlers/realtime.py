@@ -32,7 +32,7 @@ class RealtimeHandler(BodyHandler):
 
     async def post(self, *_: str) -> None:
         identity, server = self.identity, self.server
-        post = decode_post(self.take_body())
+        post = self.decode_body(decode_post)
         dashboard_id = post.dashboard_id or "default"
         permissions = await self.gate.permissions(identity, dashboard_id)
         if "read" not in permissions or (post.operations and "write" not in permissions):
@@ -40,7 +40,7 @@ class RealtimeHandler(BodyHandler):
         if server.revocations.refuses(identity, dashboard_id, server.hall.time()):
             raise Unauthorized(REFUSAL)
         author = Author(identity.user_id, post.device_id or f"device-{server.hall.new_id()}")
-        answer = await server.post(author, post)
+        answer = await server.post(author, post, self.size_bytes)
         sync = answer.pop("sync", None)
         body = encode_json(answer)
         self.write_json(body if sync is None else b'%b,"sync":%b}' % (body[:-1], sync))

@@ -18,6 +18,7 @@ class RevokeHandler(BodyHandler):
             raise Forbidden("only admins may revoke")
 
     async def post(self, *_: str) -> None:
-        kind, value = decode_revoke(self.take_body()).chosen()
+        kind, value = self.decode_body(decode_revoke).chosen()
+        self.server.charge(self.identity.user_id, self.size_bytes)
         closed = await self.server.revoke(kind, value)
         self.write_json({"revoked": {kind: value}, "closed": closed, "timestamp": self.server.hall.timestamp()})
