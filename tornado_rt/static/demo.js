@@ -125,10 +125,11 @@ function undo() {
   attempt(() => rt.restoreLayout({ version: version - 1 }))?.done.catch((error) => tell(error.message));
 }
 
-function follow({ type, payload }) {
-  if ((payload.layoutId ?? "default") !== "default") return;
-  if (type === "LAYOUT_UPDATE") undoable.push(payload.version);
+/** A move can be undone until it is; what came after the layout that was brought back is gone with it. */
+function follow({ type, seq, payload, documents }) {
+  if (!documents.some(({ kind, id }) => kind === "layout" && id === "default")) return;
   if (type === "LAYOUT_RESTORE") undoable = undoable.filter((version) => version <= payload.restoredFrom);
+  else if (!type.startsWith("SYNC")) undoable.push(seq);
   byId("undo").disabled = undoable.length < 2;
 }
 
@@ -170,7 +171,7 @@ function listen(client) {
   rt.on("change", (change) => {
     log.add(change);
     byId("quiet").hidden = true;
-    if (change.type.startsWith("LAYOUT")) follow(change);
+    follow(change);
     for (const { kind, id } of change.isOwn ? [] : change.documents) if (kind === "widget") flash(id, change.userId);
   });
   rt.on("sync", ({ mode }) => {

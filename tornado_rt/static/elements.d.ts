@@ -1,15 +1,14 @@
 /** Types of the custom elements in `elements.js`. */
 
-import type { Conflict, Operation, OperationOptions, RealtimeClient, RealtimeClientOptions, RealtimeError } from "./realtime.js";
+import type { Conflict, EditOptions, Fields, Operation, OperationOptions, RealtimeClient, RealtimeClientOptions, RealtimeError, Token } from "./realtime.js";
 
-export type Fields = Record<string, unknown>;
 export type Status = "live" | "syncing" | "fallback" | "offline" | "error";
 
 /** `<rt-dashboard url dashboard-id user-id|token auto-connect>`. There is no client until there is a user or a token. */
 export class RtDashboard extends HTMLElement {
   readonly client: RealtimeClient | null;
   /** A signed token, or what gives one and is asked again when it has expired. */
-  token: RealtimeClientOptions["token"] | null;
+  token: Token | null;
   /** More of the client's options. Another value makes another client. */
   options: Partial<RealtimeClientOptions>;
   connect(): Promise<void>;
@@ -42,7 +41,7 @@ export class RtWidget extends Part {
   /** Called with what is to be shown, at once and after every change. */
   render: ((data: Fields | null, widget: RtWidget) => void) | null;
   update(data: Fields, options?: OperationOptions): Operation;
-  delete(options?: { baseVersion?: number }): Operation;
+  delete(options?: EditOptions): Operation;
 }
 
 /** The details of the events; all bubble. */

@@ -66,12 +66,15 @@ export function movable(grid, shelf) {
   });
 }
 
-/** One drag: the tile follows the pointer, the others make room; Escape puts it back. */
+/**
+ * One drag: the tile follows the pointer, the others make room; Escape puts it back. Boxes are taken from the layout
+ * (`offsetLeft` and the like), where tiles are at their place already while they still glide there.
+ */
 class Drag {
   #isMoving = false;
 
   constructor(grid, grip, event, shelf) {
-    Object.assign(this, { grid, grip, shelf, begun: shelf.begin(), startX: event.clientX, startY: event.clientY + scrollY });
+    Object.assign(this, { grid, grip, shelf, begun: shelf.begin(), startX: event.pageX, startY: event.pageY });
     this.nodes = shelf.order();
     this.node = this.nodes.find((each) => each.contains(grip));
     this.from = this.index = this.nodes.indexOf(this.node);
@@ -84,45 +87,34 @@ class Drag {
     addEventListener("keydown", (each) => each.key === "Escape" && this.#finish(false), { signal });
   }
 
-  #move({ clientX, clientY }) {
-    const [x, y] = [clientX - this.startX, clientY + scrollY - this.startY];
+  #move({ pageX, pageY }) {
+    const [x, y] = [pageX - this.startX, pageY - this.startY];
     if (!this.#isMoving && Math.hypot(x, y) < DRAG_PX) return;
     if (!this.#isMoving) this.#lift();
-    const index = this.#indexAt(clientX, clientY);
+    const index = this.#indexAt(pageX, pageY);
     if (index !== this.index) this.#makeRoom(index);
-    const { left, top } = this.#home();
-    this.node.style.transform = `translate(${this.left + x - left}px, ${this.top + y - top}px)`;
+    this.node.style.transform = `translate(${this.left + x - this.node.offsetLeft}px, ${this.top + y - this.node.offsetTop}px)`;
   }
 
   #lift() {
     this.#isMoving = true;
-    const box = this.node.getBoundingClientRect();
-    [this.left, this.top] = [box.left, box.top + scrollY];
+    [this.left, this.top] = [this.node.offsetLeft, this.node.offsetTop];
     this.node.classList.add("lifted");
     this.grid.classList.add("arranging");
     this.nodes.forEach((node, index) => (node.style.order = index));
   }
 
-  /** Where the tile would lie if it were let go. */
-  #home() {
-    const held = this.node.style.transform;
-    this.node.style.transform = "none";
-    const box = this.node.getBoundingClientRect();
-    this.node.style.transform = held;
-    return { left: box.left, top: box.top + scrollY };
+  /** The place of the tile under the pointer; where there is none, or its own, it stays as it is. */
+  #indexAt(pageX, pageY) {
+    const box = this.grid.getBoundingClientRect();
+    const [x, y] = [pageX - scrollX - box.left, pageY - scrollY - box.top];
+    const isUnder = ({ offsetLeft, offsetTop, offsetWidth, offsetHeight }) =>
+      x >= offsetLeft && x <= offsetLeft + offsetWidth && y >= offsetTop && y <= offsetTop + offsetHeight;
+    const index = this.#shown().findIndex(isUnder);
+    return index < 0 ? this.index : index;
   }
 
-  /** The place of the tile under the pointer. */
-  #indexAt(x, y) {
-    const others = this.nodes.filter((node) => node !== this.node);
-    const under = this.shown().findIndex((node) => {
-      const box = node.getBoundingClientRect();
-      return node !== this.node && x >= box.left && x <= box.right && y >= box.top && y <= box.bottom;
-    });
-    return under < 0 ? Math.min(this.index, others.length) : under;
-  }
-
-  shown() {
+  #shown() {
     const nodes = this.nodes.filter((node) => node !== this.node);
     nodes.splice(this.index, 0, this.node);
     return nodes;
@@ -130,7 +122,7 @@ class Drag {
 
   #makeRoom(index) {
     this.index = index;
-    glide(this.nodes, () => this.shown().forEach((node, at) => (node.style.order = at)), this.node);
+    glide(this.nodes, () => this.#shown().forEach((node, at) => (node.style.order = at)), this.node);
   }
 
   #finish(isMeant) {

@@ -4,7 +4,6 @@ import { ago, avatar, make, words } from "./words.js";
 
 const MAX_LINES = 24;
 const MAX_VALUE = 48;
-const AT_ONCE_MS = 400;
 
 export class ChangeLog {
   #lines = [];
@@ -22,7 +21,8 @@ export class ChangeLog {
     if (!userId || !documents.length || type === "SYNC_RESPONSE" || type === "SYNC_UPDATE") return;
     const at = Date.parse(timestamp) || Date.now();
     const ids = documents.map((each) => each.id);
-    const known = this.#lines.findIndex((line) => line.userId === userId && line.type === type && (at - line.at < AT_ONCE_MS || ids.every((id) => line.ids.has(id))));
+    const isMore = (line) => line.at === at || ids.every((id) => line.ids.has(id)); // of the same batch, or the same again
+    const known = this.#lines.findIndex((line) => line.userId === userId && line.type === type && isMore(line));
     const [line] = known < 0 ? [{ userId, type, ids: new Set(), count: 0 }] : this.#lines.splice(known, 1);
     for (const id of ids) line.ids.add(id);
     Object.assign(line, { at, count: line.count + 1, what: line.ids.size > 1 ? ["changed", `${line.ids.size} tiles`] : this.#tell(type, payload, ids) });
