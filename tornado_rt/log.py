@@ -140,5 +140,7 @@ def _route_standard_logging(threshold: int, stream: TextIO, shared: list[Process
     root.addHandler(handler)
     root.setLevel(threshold)
     # A line per request is a line per message for clients that poll; failures (4xx, 5xx) are warnings and errors.
-    logging.getLogger("tornado.access").setLevel(logging.NOTSET if threshold <= logging.DEBUG else logging.WARNING)
+    # And a line for each malformed request would let any stranger fill the disk.
+    for name in ("tornado.access", "tornado.general"):
+        logging.getLogger(name).setLevel(logging.NOTSET if threshold <= logging.DEBUG else logging.WARNING)
     logging.captureWarnings(True)

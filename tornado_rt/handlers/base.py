@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import math
 from collections.abc import Awaitable
@@ -111,6 +112,9 @@ class BaseHandler(RequestHandler):
         else:
             refusal = Internal("the server made a mistake; it has been logged")
         self.set_status(refusal.http_status if not isinstance(error, HTTPError) else status_code)
+        prepared: asyncio.Future[None] | None = self._prepared_future  # type: ignore[assignment]
+        if prepared is not None and not prepared.done():
+            self.set_header("Connection", "close")  # whatever body there may be is not waited for
         if refusal.retry_after_ms is not None:
             self.set_header("Retry-After", str(math.ceil(refusal.retry_after_ms / 1000)))
         elif refusal.http_status == 503:

@@ -51,6 +51,11 @@ class StaticHandler(BaseHandler, StaticFileHandler):
         BaseHandler.initialize(self, server, gate)
         StaticFileHandler.initialize(self, path=str(STATIC))
 
+    def prepare(self) -> Awaitable[None] | None:
+        if "\0" in self.path_args[0]:
+            raise NotFound("there is nothing at this address")  # no file system takes such a name
+        return super().prepare()
+
     def head(self, path: str) -> Awaitable[None]:  # type: ignore[override]
         return StaticFileHandler.head(self, path)
 

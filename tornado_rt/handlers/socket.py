@@ -18,6 +18,8 @@ class SocketHandler(BaseHandler, WebSocketHandler):
     _visitor: Visitor
 
     async def get(self, *_: str) -> None:
+        if "Content-Length" in self.request.headers or "Transfer-Encoding" in self.request.headers:
+            raise InvalidMessage("a handshake has no body")  # which would be taken for frames, or for another request
         bad = check_handshake(self.request)
         if bad is not None:
             self._refuse_handshake(bad.status, bad.sentence)
