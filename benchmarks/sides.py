@@ -30,12 +30,13 @@ LOAD_FLAGS = ("-O2", "-std=gnu11", "-Wall", "-Wextra", "-Werror")
 START_TIMEOUT_SECONDS = 20
 STOP_TIMEOUT_SECONDS = 15
 
-SideName = Literal["node", "durable", "memory"]
+SideName = Literal["node", "durable", "memory", "guarded"]
 Options = dict[str, str | int | float]  # of the load client: name without dashes -> value
 SIDE_TITLES: dict[SideName, str] = {
     "node": "node + ws, state in memory",
     "durable": "tornado_rt, SQLite with synchronous=FULL",
     "memory": "tornado_rt, memory://",
+    "guarded": "tornado_rt, SQLite with synchronous=FULL, every limit on",
 }
 # The peer has no limits, so ours are off.
 NO_LIMITS = {
@@ -44,6 +45,15 @@ NO_LIMITS = {
     "RT_USER_RATE_LIMIT": "0",
     "RT_MAX_CONNECTIONS": "0",
     "RT_MAX_CONNECTIONS_PER_USER": "0",
+}
+# Each of them counted for every message, and so high that none refuses one.
+HIGH_LIMITS = {
+    "RT_RATE_LIMIT": "10000000",
+    "RT_RATE_BURST": "10000000",
+    "RT_USER_RATE_LIMIT": "10000000",
+    "RT_MAX_CONNECTIONS": "15000",
+    "RT_MAX_CONNECTIONS_PER_USER": "15000",
+    "RT_MAX_CONNECTIONS_PER_IP": "15000",
 }
 
 
@@ -146,13 +156,14 @@ def _command(side: SideName, port: int, directory: Path) -> list[str]:
     return [sys.executable, "-m", "tornado_rt", "serve", "--port", str(port), "--store", store]
 
 
-def _environment() -> dict[str, str]:
+def _environment(side: SideName) -> dict[str, str]:
     kept = {
         name: value
         for name, value in os.environ.items()
         if not name.startswith("RT_") and name not in ("PORT", "HOST", "DYNO", "REDIS_URL")
     }
-    return {**kept, **NO_LIMITS, "RT_ENV": "development", "PYTHONPATH": str(ROOT)}
+    limits = HIGH_LIMITS if side == "guarded" else NO_LIMITS
+    return {**kept, **limits, "RT_ENV": "development", "PYTHONPATH": str(ROOT)}
 
 
 def start(side: SideName, directory: Path, cores: Cores) -> Running:
@@ -167,7 +178,7 @@ def start(side: SideName, directory: Path, cores: Cores) -> Running:
         process = subprocess.Popen(
             _command(side, port, directory),
             cwd=directory,
-            env=_environment(),
+            env=_environment(side),
             stdout=log,
             stderr=log,
             preexec_fn=partial(os.sched_setaffinity, 0, {cores.server}),
