@@ -56,31 +56,30 @@ export interface RealtimeClientOptions {
   retryAttempts?: number;
   /** Between those: 5,000. */
   retryDelay?: number;
-  /** Edits that follow each other closely leave so many at a time: 50, */
+  /** A lone edit leaves at once; those that follow it closely leave together, so many at a time: 50, */
   batchSize?: number;
-  /** or after so long: 200. */
+  /** or after so long: 200. Edits of the same fields that have not left yet become one. */
   batchInterval?: number;
-  /** Edits of the same fields that follow each other within so long become one: 100. 0: none do. */
+  /** Hold every update back for so long, for later ones of the same fields: 0. Not needed against haste: see `batchInterval`. */
   debounce?: number;
-  /** Other surroundings than the browser's, for tests. */
-  environment?: Partial<Environment>;
+  /** Another window than this one, for tests. */
+  environment?: Environment;
 }
 
-/** What the client needs of a browser. */
+/** What the client needs of a window. */
 export interface Environment {
   WebSocket: new (url: string, protocols: string[]) => WebSocket;
   fetch: typeof globalThis.fetch;
   setTimeout(act: () => void, ms: number): unknown;
   clearTimeout(timer: unknown): void;
-  addEventListener(type: "online" | "offline", listener: (event: Event) => void): void;
-  removeEventListener(type: "online" | "offline", listener: (event: Event) => void): void;
-  /** Milliseconds of a clock that does not go back. */
-  now(): number;
-  random(): number;
-  newId(): string;
-  localStorage: Storage | null;
-  sessionStorage: Storage | null;
-  locks: LockManager | null;
+  addEventListener?(type: "online" | "offline", listener: (event: Event) => void): void;
+  removeEventListener?(type: "online" | "offline", listener: (event: Event) => void): void;
+  Date: { now(): number };
+  Math: { random(): number };
+  crypto: { getRandomValues<Values extends ArrayBufferView<ArrayBuffer>>(values: Values): Values };
+  localStorage?: Storage | null;
+  location?: { href: string };
+  navigator?: { locks?: LockManager | null };
 }
 
 export interface EditOptions {
@@ -93,7 +92,7 @@ export interface OperationOptions extends EditOptions {
   unset?: string[];
   /** The data is to be the whole document. */
   replace?: boolean;
-  /** Wait until so long nothing follows on the same fields; without it the client's `debounce` holds, which lets the first leave. */
+  /** Wait until for so long nothing follows on the same fields. */
   debounce?: number;
 }
 
@@ -123,7 +122,7 @@ export interface Operation {
   /** As on the wire. */
   readonly payload: Fields;
   readonly documents: DocumentName[];
-  /** When it was made, in milliseconds of the epoch. */
+  /** When it was made, as Date.now() says. */
   readonly createdAt: number;
   /** How often it has left. */
   readonly attempts: number;
@@ -238,11 +237,10 @@ export class RealtimeClient {
   /** The seq of the last change that is here in full. */
   readonly position: number;
   readonly epoch: string | null;
+  /** Whom the server takes us for. */
   readonly userId: string;
   readonly dashboardId: string;
   readonly deviceId: string | null;
-  readonly clientId: string | null;
-  readonly clientCount: number;
   readonly permissions: string[];
   /** Operations without a verdict, in their order. */
   readonly pending: Operation[];
@@ -260,8 +258,6 @@ export class RealtimeClient {
   close(): void;
   /** Sync by POST now, if the socket is down. Never rejects. */
   sync(): Promise<void>;
-  /** The round trip by the socket. */
-  ping(): Promise<number>;
   /** Send a message of any type, or keep it until there is a connection; returns its id. */
   send(type: string, payload?: object): string;
   /** Send a message and wait for the answering frame. For documents use `update` and its like: they are repeated, this is not. */

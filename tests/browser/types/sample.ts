@@ -44,7 +44,7 @@ async function edit(): Promise<void> {
   const history = rt.info("layout", "default")?.history ?? [];
   rt.restoreLayout({ version: history.at(-1)! - 1 });
   const { payload } = await rt.request("SYNC_REQUEST", { since: rt.position });
-  console.log(one, several, payload["seq"], (await rt.ping()).toFixed());
+  console.log(one, several, payload["seq"], rt.lastSyncAt?.toFixed());
 }
 
 // @ts-expect-error the states are known

@@ -228,3 +228,23 @@ test("the versions that an undo can bring back are known", async () => {
   assert.deepEqual(page.client.info("layout", "default").history, [1, 3, 4]);
   assert.equal(page.client.info("layout", "other"), null);
 });
+
+test("every update can be held back, and a delete is not", async () => {
+  const page = tab(RealtimeClient, { debounce: 100 });
+  await page.up(7, { w1: { value: 1 }, w2: { value: 1 } });
+  page.client.update("w1", { value: 2 });
+  page.client.delete("w2");
+  await settled();
+  assert.deepEqual(page.line.sent.map((each) => each.type), ["WIDGET_DELETE"]);
+  await page.clock.pass(200);
+  assert.deepEqual(page.line.sent.map((each) => each.type), ["WIDGET_DELETE", "WIDGET_UPDATE"]);
+});
+
+test("edits that have not left yet become one, so a slider that is dragged offline is one operation", () => {
+  const { client } = tab(RealtimeClient);
+  const made = new Set();
+  for (let value = 0; value < 1000; value++) made.add(client.update("w1", { value }));
+  assert.deepEqual([made.size, client.pending[0].payload.data.value], [1, 999]);
+  client.update("w1", { value: 1, title: "x" });
+  assert.equal(client.pending.length, 2, "other fields are another edit");
+});

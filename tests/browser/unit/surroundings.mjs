@@ -137,7 +137,7 @@ export class Line {
 let ids = 0;
 
 /** All of it together, as RealtimeClient's option `environment`. `shared` is what the tabs of one browser share. */
-export function browser({ storage = new Storage(), locks = new Locks(), session = new Storage() } = {}) {
+export function browser({ storage = new Storage(), locks = new Locks() } = {}) {
   const clock = new Clock();
   const line = new Line();
   const network = new EventTarget();
@@ -150,12 +150,11 @@ export function browser({ storage = new Storage(), locks = new Locks(), session 
     Math: { random: () => 0.5 },
     crypto: { getRandomValues: () => [++ids] },
     localStorage: storage,
-    sessionStorage: session,
     navigator: { locks },
     addEventListener: network.addEventListener.bind(network),
     removeEventListener: network.removeEventListener.bind(network),
   };
-  return { clock, line, network, environment, storage, locks, session };
+  return { clock, line, network, environment, storage, locks };
 }
 /** CONNECT of a server that has `widgets` at `seq`. */
 export function hello(seq = 0, widgets = {}, more = {}) {
