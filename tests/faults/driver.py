@@ -220,7 +220,7 @@ class Driver:
         url = f"ws{self.api.removeprefix('http')}?{urlencode(query)}"
         async with connect(url, max_size=None, max_queue=None, ping_interval=None, compression=None, proxy=None) as socket:
             first = json.loads(await socket.recv())
-            if first["type"] != "CONNECT":
+            if first["type"] != "CONNECT" or not self._awake.is_set():  # it was sent to bed while it was coming back
                 return
             self.witness.received(first, since=self.position)
             self._synced(first["payload"]["sync"])
