@@ -22,7 +22,7 @@ const emit = (element, type, detail) => element.dispatchEvent(new CustomEvent(ty
 const clock = (time) => new Date(time).toLocaleTimeString();
 const documentOf = (operation) => operation.documents.map((each) => each.id).join(", ");
 
-/** Every colour comes from a custom property of the page, or else from here, for light and dark. */
+/** Every colour comes from a custom property of the page, or else from here. */
 const SHARED = `
 :host { color-scheme: light dark; font: 500 .875rem/1.4 var(--rt-font, system-ui, sans-serif); color: var(--_ink);
   --_ink: var(--rt-ink, light-dark(#10262f, #e6eef0)); --_muted: var(--rt-muted, light-dark(#516671, #9bb0b8));
@@ -52,7 +52,7 @@ button:hover { border-color: var(--_muted) }
 
 const sheets = new Map();
 
-/** A shadow root with the shared style and the element's own. Made by script, so a strict style policy lets it through. */
+/** A shadow root with the shared style and the element's own, made by script as strict policies want it. */
 function shadow(element, css) {
   const root = element.attachShadow({ mode: "open" });
   for (const each of [SHARED, css]) {
@@ -99,7 +99,7 @@ export class RtDashboard extends Base {
     return () => this.#parts.delete(part);
   }
 
-  /** After this turn, so that several attributes, or a move within the page, make one change. */
+  /** Soon: several attributes, or a move within the page, make one change. */
   #plan() {
     if (this.#isPlanned) return;
     this.#isPlanned = true;
@@ -313,7 +313,8 @@ export class RtSyncIndicator extends Pill {
     }
     if (isNew) {
       this.say(`Connection: ${STATUS[status]}`);
-      emit(this, "rt-status", { status, pending, age, queueSize: rt?.queueSize ?? 0, lastSyncAt: rt?.lastSyncAt ?? null, error: rt?.error ?? null });
+      const { queueSize = 0, lastSyncAt = null, error = null } = rt ?? {};
+      emit(this, "rt-status", { status, pending, age, queueSize, lastSyncAt, error });
     }
   }
 }
@@ -348,7 +349,7 @@ export class RtPendingBadge extends Pill {
       state: soon,
       operation: (operation) => {
         if (operation.state === "CONFIRMED") emit(this, "rt-operation-complete", { operation });
-        if (operation.state === "FAILED") emit(this, "rt-operation-fail", { operation, error: operation.error });
+        if (this.client.failed.includes(operation)) emit(this, "rt-operation-fail", { operation, error: operation.error });
         soon();
       },
     };
@@ -427,10 +428,9 @@ export class RtConflictDialog extends Part {
   constructor() {
     super();
     const root = shadow(this, `
-      dialog { width: min(42rem, calc(100vw - 2rem)); max-height: 90vh; padding: 0; border: 1px solid var(--_line);
-        border-radius: calc(var(--_radius) * 1.5); background: var(--_surface); color: var(--_ink); box-shadow: 0 24px 64px #0006 }
+      dialog { width: min(42rem, calc(100vw - 2rem)); max-height: 90vh; padding: 0; border: 1px solid var(--_line); border-radius: 1rem; background: var(--_surface); color: var(--_ink); box-shadow: 0 12px 32px #0003 }
       dialog::backdrop { background: #04141c99 }
-      form { display: grid; gap: 1rem; padding: 1.5rem } header { display: flex; gap: 1rem; align-items: start }
+      form { display: grid; gap: 1rem; padding: 1.5rem } .head { display: flex; gap: 1rem; align-items: start }
       h2 { margin: 0; flex: 1; font-size: 1.25rem; line-height: 1.3; overflow-wrap: anywhere; outline: none }
       p { margin: 0; font-weight: 400; overflow-wrap: anywhere } .x { border: 0; padding: .125rem .5rem; font-size: 1.25rem; line-height: 1.2 }
       .scroll { overflow: auto; max-height: 45vh } table { width: 100%; border-collapse: separate; border-spacing: 0; table-layout: fixed }
@@ -442,17 +442,17 @@ export class RtConflictDialog extends Part {
       .none { font-style: italic }
       input, textarea { width: 100%; padding: .5rem .75rem; border: 1px solid; border-radius: var(--_radius); background: var(--_surface) }
       textarea { min-height: 5rem; resize: vertical } [aria-invalid=true] { border-color: var(--_error) } .fault { color: var(--_error) }
-      footer { display: flex; flex-wrap: wrap; gap: .5rem; justify-content: end } footer button { padding: .5rem 1rem }
+      .foot { display: flex; flex-wrap: wrap; gap: .5rem; justify-content: end } .foot button { padding: .5rem 1rem }
       .main { background: var(--_accent); border-color: var(--_accent); color: var(--_on-accent) }
       @media (max-width: 34rem) { dialog { margin: auto 0 0; width: 100vw; max-width: none; border-radius: 1rem 1rem 0 0 } form { padding: 1rem }
-        footer button { flex: 1 } }`);
+        .foot button { flex: 1 } }`);
     this.title_ = make("h2", { id: "title", tabIndex: -1 });
     this.story = make("p", { id: "story" });
     this.table = make("div", { className: "scroll" });
     this.fault = make("p", { className: "fault", role: "alert" });
-    this.buttons = make("footer");
+    this.buttons = make("div", { className: "foot" });
     const dismiss = make("button", { type: "button", className: "x", ariaLabel: "Close and keep theirs", textContent: "×", onclick: () => this.#settle("remote") });
-    const form = make("form", { noValidate: true }, make("header", {}, this.title_, dismiss), this.story, this.table, this.fault, this.buttons);
+    const form = make("form", { noValidate: true }, make("div", { className: "head" }, this.title_, dismiss), this.story, this.table, this.fault, this.buttons);
     form.addEventListener("submit", (event) => { event.preventDefault(); if (this.#inputs) this.#merge(); });
     this.dialog = make("dialog", {}, form);
     this.dialog.setAttribute("aria-labelledby", "title");
@@ -498,7 +498,7 @@ export class RtConflictDialog extends Part {
     const did = remote === null ? "deleted it" : "changed it too";
     this.story.replaceChildren(
       make("b", { textContent: remoteUserId }),
-      ` ${did} at ${clock(remoteTimestamp)}, before your ${local === null ? "deletion" : "change"} arrived. Nothing is lost yet: which one shall stand?`,
+      ` ${did} at ${clock(remoteTimestamp)}, before your ${local ? "change" : "deletion"} arrived. Which one shall stand?`,
     );
     this.#compare();
     this.buttons.replaceChildren(
@@ -533,7 +533,7 @@ export class RtConflictDialog extends Part {
     const { fields, local, remote, remoteUserId, batch } = this.#conflict;
     const cell = (side, name, className, gone) => {
       const isThere = has(side, name);
-      const words = isThere ? text(side[name]) : side === null ? gone : fields.includes(name) ? "removed" : "as it was";
+      const words = isThere ? text(side[name]) : side ? (fields.includes(name) ? "removed" : "as it was") : gone;
       const value = make("span", { className: `val${isThere ? "" : " none"}`, textContent: words });
       if (words.length > 200) Object.assign(value, { tabIndex: 0, role: "group", ariaLabel: `${className}: ${name}` });
       return make("td", { className }, value);
@@ -631,7 +631,7 @@ export class RtWidget extends Part {
       resolved: () => this.refresh(),
       operation: (operation) => {
         if (!this.#isAbout(operation)) return;
-        if (operation.state === "FAILED") emit(this, "rt-error", { widgetId: this.widgetId, operation, error: operation.error });
+        if (this.client.failed.includes(operation)) emit(this, "rt-error", { widgetId: this.widgetId, operation, error: operation.error });
         this.refresh();
       },
     };
