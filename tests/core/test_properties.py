@@ -454,5 +454,5 @@ class LongDashboards(Dashboards):
     """The same, for `make soak`: other examples each time, and longer ones."""
 
 
-TestDashboardsLong = pytest.mark.soak(LongDashboards.TestCase)
+TestDashboardsLong = pytest.mark.timeout(3_600)(pytest.mark.soak(LongDashboards.TestCase))
 TestDashboardsLong.settings = settings(max_examples=2_000, stateful_step_count=80, deadline=None)
