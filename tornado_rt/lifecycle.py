@@ -37,7 +37,8 @@ __all__ = [
 log = structlog.get_logger(__name__)
 
 LISTEN_BACKLOG = 2_048  # with 128, five hundred handshakes at once waited five seconds
-SPARE_FILES = 200  # descriptors kept free of connections
+SPARE_FILES = 200  # descriptors kept free of WebSockets
+LAST_FILES = 100  # and of any connection at all: for the store, and for telling newcomers that there is no room
 HEAD_SECONDS = 30.0  # in which the head of a request must have come
 BODY_SECONDS = 10.0  # and its body
 SWITCH_SECONDS = 0.0005  # how long the store's thread may wait for the interpreter, at most
@@ -148,6 +149,7 @@ def _listen(server: RealtimeServer, sockets: list[socket.socket], settings: Sett
         max_header_size=16 * 1024,
         max_body_size=1024 * 1024,
     )
+    http_server.max_files = max(1, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - LAST_FILES)
     http_server.expect("/api/realtime", admitting(server, gate))
     http_server.add_sockets(sockets)
     return http_server

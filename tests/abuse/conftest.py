@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 from tornado.ioloop import IOLoop
@@ -30,13 +32,13 @@ def fortress(shared_fortress: Fortress, io_loop: IOLoop) -> Iterator[Fortress]:
 
 
 @pytest.fixture
-def make_fortress(tmp_path_factory: pytest.TempPathFactory, io_loop: IOLoop) -> Iterator[Callable[..., Fortress]]:
+def make_fortress(tmp_path: Path) -> Iterator[Callable[..., Awaitable[Fortress]]]:
     """One with settings of its own, started; it ends with the test."""
     made: list[Fortress] = []
 
-    def make(*, is_impatient: bool = False, **settings: str) -> Fortress:
-        made.append(Fortress(tmp_path_factory.mktemp("fortress"), is_impatient=is_impatient, **settings))
-        io_loop.run_sync(made[-1].start)
+    async def make(**settings: Any) -> Fortress:
+        made.append(Fortress(tmp_path, **settings))
+        await made[-1].start()
         return made[-1]
 
     yield make

@@ -38,20 +38,26 @@ SETTINGS = {
     "RT_USER_RATE_LIMIT": "200",
     "RT_MAX_MESSAGE_BYTES": "65536",
 }
-IMPATIENT = """
-import sys
+CONFINED = """
+import resource, sys
 from tornado_rt import lifecycle
 from tornado_rt.cli import main
-lifecycle.HEAD_SECONDS = lifecycle.BODY_SECONDS = 0.5
-sys.exit(main(["serve", *sys.argv[1:]]))
+patience, files = float(sys.argv[1]), int(sys.argv[2])
+if patience:
+    lifecycle.HEAD_SECONDS = lifecycle.BODY_SECONDS = patience
+if files:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
+sys.exit(main(["serve", *sys.argv[3:]]))
 """
 
 
 class Fortress:
     """``witness`` is an admin, who has written something on the dashboard ``sales`` that must stay as it is."""
 
-    def __init__(self, folder: Path, *, is_impatient: bool = False, **settings: str) -> None:
-        program = ("-c", IMPATIENT) if is_impatient else SERVE
+    def __init__(self, folder: Path, *, patience_seconds: float = 0, max_files: int = 0, **settings: str) -> None:
+        """``patience_seconds`` in place of half a minute, and ``max_files`` in place of many thousands."""
+        is_confined = patience_seconds or max_files
+        program = ("-c", CONFINED, str(patience_seconds), str(max_files)) if is_confined else SERVE
         store = f"sqlite:///{folder}/rt.db"
         self.process = ServerProcess(store, folder / "server.log", program=program, settings={**SETTINGS, **settings})
         self.tokens: list[str] = [SECRET]
@@ -85,7 +91,7 @@ class Fortress:
 
     async def state(self) -> Json:
         """Everything that there is, and who is connected beside the one who asks: nobody, as soon as all have been closed."""
-        async with asyncio.timeout(ANSWER_SECONDS), self.speaker("witness", {"*": "admin"}) as witness:
+        async with asyncio.timeout(ANSWER_SECONDS), self.speaker("witness", {"*": "admin"}, is_patient=True) as witness:
             sync = (await witness.ask("SYNC_REQUEST", {}))["payload"]
             while True:
                 stats = await self.stats()
@@ -127,13 +133,25 @@ class Fortress:
 
     @contextlib.asynccontextmanager
     async def speaker(
-        self, user: str = "anna", dashboards: Json | None = None, *, dashboard: str = "sales", **options: Any
+        self,
+        user: str = "anna",
+        dashboards: Json | None = None,
+        *,
+        dashboard: str = "sales",
+        is_patient: bool = False,
+        **options: Any,
     ) -> AsyncIterator[Speaker]:
-        """Somebody with a connection, whose CONNECT has been heard."""
+        """Somebody with a connection, whose CONNECT has been heard; if ``is_patient``, after being told to come later."""
         options.setdefault("additional_headers", self.bearer(user, dashboards))
         async with self.socket(f"dashboardId={dashboard}", **options) as socket:
             speaker = Speaker(socket, user)
-            assert (await speaker.hear())["type"] == "CONNECT"
+            greeting = await speaker.hear()
+            if greeting["type"] == "CONNECT":
+                yield speaker
+                return
+        assert is_patient, greeting
+        await asyncio.sleep(0.2)
+        async with self.speaker(user, dashboards, dashboard=dashboard, is_patient=True, **options) as speaker:
             yield speaker
 
     def socket(self, query: str, **options: Any) -> connect:

@@ -19,7 +19,7 @@ HIDDEN = b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nX-Hidden: yes\r\n\r\n"
 @pytest.fixture(scope="module")
 def shared_fortress(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fortress]:
     """Waits half a second for the head of a request, and for its body."""
-    fortress = Fortress(tmp_path_factory.mktemp("fortress"), is_impatient=True)
+    fortress = Fortress(tmp_path_factory.mktemp("fortress"), patience_seconds=0.5)
     with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
         runner.run(fortress.start())
     yield fortress

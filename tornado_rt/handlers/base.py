@@ -112,7 +112,7 @@ class BaseHandler(RequestHandler):
         else:
             refusal = Internal("the server made a mistake; it has been logged")
         self.set_status(refusal.http_status if not isinstance(error, HTTPError) else status_code)
-        prepared: asyncio.Future[None] | None = self._prepared_future  # type: ignore[assignment]
+        prepared: asyncio.Future[None] | None = self._prepared_future
         if prepared is not None and not prepared.done():
             self.set_header("Connection", "close")  # whatever body there may be is not waited for
         if refusal.retry_after_ms is not None:

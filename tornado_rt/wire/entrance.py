@@ -7,6 +7,7 @@ handshake costs and of what an idle connection keeps in memory. After a restart 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import socket
 from collections.abc import Awaitable, Callable, Iterable
@@ -31,6 +32,11 @@ Nothing but the form of the handshake has been checked: Host, Origin and identit
 
 _HEADER_LINES: Final = re.compile(r"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t\x20-\x7e\x80-\xff]*\r\n)+\r\n")
 _MAX_HEAD_BYTES: Final = 65_536
+_FULL: Final = (
+    b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nRetry-After: 1\r\nConnection: close\r\n"
+    b"Content-Length: 84\r\n\r\n"
+    b'{"error":"there is no socket to spare; come again in a moment","code":"UNAVAILABLE"}'
+)
 _TCP_DEFER_ACCEPT: Final[int | None] = getattr(socket, "TCP_DEFER_ACCEPT", None)
 
 
@@ -56,6 +62,11 @@ class Entrance(HTTPServer):
     ``WebSocketHandler`` at that path all the same, for those, and every refusal is made in one place: there.
     """
 
+    max_files: int | None = None
+    """How many files the process may have open before whoever comes is told 503 at once.
+
+    Where accepting itself fails, for want of one, the kernel wakes us for it again and again, and Tornado logs each time.
+    """
     _admit: Admit | None = None
     _beginnings: tuple[bytes, ...] = ()
     _arrivals: set[asyncio.Task[None]]
@@ -82,6 +93,10 @@ class Entrance(HTTPServer):
         await super().close_all_connections()
 
     def _handle_connection(self, connection: socket.socket, address: Any) -> None:
+        # A file gets the lowest number that is free: one as high as this says that all below are in use.
+        if self.max_files is not None and connection.fileno() >= self.max_files:
+            self._turn_away(connection)
+            return
         head = self._peek(connection) if self._admit is not None and self.ssl_options is None else None
         request = self._handshake(head, connection, address) if head is not None else None
         if head is None or request is None:
@@ -90,6 +105,15 @@ class Entrance(HTTPServer):
         task = asyncio.get_running_loop().create_task(self._let_in(request, len(head), connection, address))
         self._arrivals.add(task)
         task.add_done_callback(self._arrivals.discard)
+
+    def _turn_away(self, connection: socket.socket) -> None:
+        """Close it before anything is read; what stands unread in it is thrown away, so that the answer is not."""
+        connection.setblocking(False)
+        with contextlib.suppress(OSError):
+            connection.recv(_MAX_HEAD_BYTES)
+        with contextlib.suppress(OSError):
+            connection.send(_FULL)
+        connection.close()
 
     def _peek(self, connection: socket.socket) -> bytes | None:
         """The head of a request that begins like a handshake, if all of it is there; it stays in the socket."""
