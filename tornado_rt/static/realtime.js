@@ -64,7 +64,7 @@ class Operation {
   _carrier = null; // message or POST
   _hasLeft = false; // it may have been applied
   _isRefused = false; // it certainly was not
-  _isResumed = false; // leaves by SYNC_UPDATE
+  _isResumed = false;
   _notBefore = 0;
   _overtaken = new Map(); // by key: fields that later ones have set
   _lost = new Set(); // documents that somebody deleted
@@ -551,7 +551,7 @@ class Engine {
       const _hasLeft = outcome === "unknown";
       const _notBefore = this._now() + (retryAfterMs ?? backoff);
       this.#set(op, { state: "PENDING", error, _carrier: null, _hasLeft, _isRefused: !_hasLeft, _notBefore });
-    } else if (code === "NOT_FOUND" && op.type === "WIDGET_DELETE") this.#confirm(op, {}); // gone, as wanted
+    } else if (code === "NOT_FOUND" && op.type === "WIDGET_DELETE") this.#confirm(op, {}); // as wanted
     else {
       this.#fail(op, error);
       this.#failed = new Set([...this.#failed, op].slice(-100));
@@ -885,7 +885,7 @@ export class RealtimeClient extends Engine {
     this.deviceId = device;
     const kept = JSON.parse(this.#storage?.getItem(this.#prefix + device) ?? "[]");
     this._takeBack(kept.map(({ id, edits, kept }) => new Operation(id, edits, kept)));
-    this._save();
+    this._wake();
     return true;
   }
 

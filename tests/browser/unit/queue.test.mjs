@@ -24,9 +24,12 @@ test("a reloaded page has its queue and its device again, in order", async () =>
   vanish(own);
 
   const after = tab(RealtimeClient, {}, own);
+  const told = [];
+  after.client.on("view", (view) => told.push(view));
   after.client.connect();
   await settled();
   assert.equal(after.client.deviceId, deviceId);
+  assert.deepEqual(told, [{ widgets: ["w1", "w2"], layouts: ["default"] }]);
   assert.deepEqual(after.client.pending.map((each) => each.id), ids);
   assert.deepEqual(after.client.widgets.get("w1"), { value: 1 }, "shown before there is a connection");
   await after.up();
