@@ -28,7 +28,7 @@ run: $(VENV)/installed
 
 test: export MAY_INSTALL = yes
 test: $(VENV)/installed-dev
-	@scripts/system_parts.sh gcc chromium
+	@scripts/system_parts.sh gcc chromium node
 	@echo "Running the tests"
 	@$(BIN)/python -m pytest $(ARGS)
 
