@@ -7,14 +7,14 @@ is being written; when the store is free, all that waits is judged on one draft 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Container
+from collections.abc import Container, Sequence
 
 from tornado_rt.answers import conflict_payload
 from tornado_rt.core.dashboard import Dashboard
 from tornado_rt.core.draft import Draft
 from tornado_rt.core.journal import conflict_record, dump, fold, load, record, text_of
 from tornado_rt.core.limits import DashboardLimits
-from tornado_rt.core.operation import Applied, Batch, Conflict, Resolution, Settled
+from tornado_rt.core.operation import Applied, Batch, Conflict, Operation, Request, Resolution, Settled
 from tornado_rt.errors import ClientFault, Refusal, Unavailable
 from tornado_rt.events import Event
 from tornado_rt.intake import Item
@@ -223,7 +223,11 @@ class Room:
                     continue
                 if type(outcome) is Applied:
                     item.record = body = record(outcome)
-                    records.append(Record(body, True, _keys(item), _writes(outcome)) if is_shared else Record(body))
+                    records.append(
+                        Record(body, True, _keys(outcome.request, outcome.changes), _writes(outcome))
+                        if is_shared
+                        else Record(body)
+                    )
                 elif type(outcome) is Conflict:
                     self._keep_conflict(item, outcome, draft, records)
         return records
@@ -233,7 +237,7 @@ class Room:
         item.conflict = payload
         if conflict.request.id is not None:
             draft.remember(conflict.request, 0, conflict=payload)
-            records.append(Record(conflict_record(conflict, payload), False, _keys(item)))
+            records.append(Record(conflict_record(conflict, payload), False, _keys(conflict.request)))
 
     def _refuse(self, batch: list[Submission], fault: Refusal) -> None:
         """Nothing was written: the draft is thrown away, and everybody in the batch is told so."""
@@ -388,13 +392,14 @@ def _fold(dashboard: Dashboard, log: list[Logged], limits: DashboardLimits, now:
     fold(dashboard, [(each.seq, each.body, each.at) for each in log], limits, now - limits.verdict_seconds)
 
 
-def _keys(item: Item) -> tuple[str, ...]:
-    """Operation keys for the store: ``user`` and id, joined by a sign that neither may contain."""
-    request = item.request
-    assert request is not None
+def _keys(request: Request, changes: Sequence[Operation] = ()) -> tuple[str, ...]:
+    """Operation keys for the store: ``user`` and id, joined by a sign that neither may contain.
+
+    A batch answers for its own id and for what it changed; what of it was applied before has a record that answers for it.
+    """
     ids = [request.id]
     if isinstance(request, Batch):
-        ids += [each.id for each in request.operations]
+        ids += [each.id for each in changes]
     return tuple([f"{request.author.user}\x1e{id_}" for id_ in ids if id_ is not None])
 
 
