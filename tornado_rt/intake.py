@@ -106,8 +106,6 @@ def item_of(operation: Any, author: Author, epoch: str, conflicts: Mapping[str, 
     if type_ != "WIDGET_BATCH":
         return Item(id_, type_, operation_of(type_, payload, author, id_, epoch))
     if payload.atomic:
-        if not payload.operations:
-            raise InvalidMessage("there is no operation in this batch", details=(("payload.operations", "must not be empty"),))
         return Item(id_, type_, batch_of(payload.operations, author, id_, epoch))
     return Item(id_, type_, parts=[item_of(each, author, epoch, conflicts) for each in payload.operations])
 
