@@ -19,6 +19,7 @@ from tornado.netutil import bind_sockets
 
 from tornado_rt.app import make_application, make_gate, make_server
 from tornado_rt.errors import StartFault
+from tornado_rt.handlers.gate import Gate
 from tornado_rt.handlers.visitor import admitting
 from tornado_rt.server import RealtimeServer
 from tornado_rt.wire import Entrance
@@ -100,10 +101,11 @@ async def _serve(settings: Settings) -> int:
         log.critical("store_failed", reason=sentence)
         stop.set()
 
+    gate = make_gate(settings)  # a key that is of no use is found before anything is opened
     sockets = _bind(settings.port, settings.host)
     try:
         server = await initialize_realtime_server(settings, fail)
-        http_server = _listen(server, sockets, settings)
+        http_server = _listen(server, sockets, gate)
     except BaseException:
         for each in sockets:
             each.close()
@@ -139,9 +141,8 @@ def _bind(port: int, host: str) -> list[socket.socket]:
         raise StartFault(f"cannot listen on {host}:{port}: {error.strerror}") from error
 
 
-def _listen(server: RealtimeServer, sockets: list[socket.socket], settings: Settings) -> Entrance:
+def _listen(server: RealtimeServer, sockets: list[socket.socket], gate: Gate) -> Entrance:
     """Bounds for those who send slowly, endlessly or not at all (headers 16 KiB, bodies 1 MiB)."""
-    gate = make_gate(settings)
     http_server = Entrance(
         make_application(server, gate),
         idle_connection_timeout=HEAD_SECONDS,

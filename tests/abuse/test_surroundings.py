@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.abuse.fortress import PAGE, Fortress
 from tests.auth.forgery import SECRET, pem, private_pem
-from tests.conftest import THIS_PYTHON, clean_environment
+from tests.conftest import PROJECT, THIS_PYTHON, clean_environment
 
 Env = dict[str, str]
 
@@ -94,33 +93,50 @@ UNSAFE: dict[str, tuple[Env, str]] = {
 }
 
 
-def attempt(folder: Path, command: str, env: Env) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [*THIS_PYTHON, *command.split()],
-        cwd=folder,
-        env=clean_environment(**{**SAFE, "HOST": "127.0.0.1", **env}),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+# Most of the time goes into starting Python: one that has read the code makes the processes, each with its own environment.
+STARTER = """
+import json, os, sys
+import tornado_rt.lifecycle
+from tornado_rt.cli import main
+for case, folder, argv, env in json.load(sys.stdin):
+    pid = os.fork()
+    if not pid:
+        os.chdir(folder)
+        os.environ.clear()
+        os.environ.update(env)
+        said = os.open("said", os.O_WRONLY | os.O_CREAT)
+        os.dup2(said, 1)
+        os.dup2(said, 2)
+        sys.exit(main(argv))
+    print(json.dumps([case, os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])]), flush=True)
+"""
+
+
+def attempt(folder: Path, cases: dict[str, tuple[list[str], Env]]) -> dict[str, tuple[int, str, set[str]]]:
+    """Of each case the exit status, what was said, and which files were made beside it."""
+    orders = []
+    for case, (argv, env) in cases.items():
+        (folder / case).mkdir()
+        orders.append([case, str(folder / case), argv, clean_environment(**{**SAFE, "HOST": "127.0.0.1", **env})])
+    starter = [THIS_PYTHON[0], "-c", STARTER]
+    found = subprocess.run(starter, cwd=PROJECT, input=json.dumps(orders), capture_output=True, text=True, timeout=100)
+    statuses = dict(json.loads(line) for line in found.stdout.splitlines())
+    files = {case: {path.name for path in (folder / case).iterdir()} - {"said"} for case in statuses}
+    return {case: (statuses[case], (folder / case / "said").read_text(), files[case]) for case in statuses}
 
 
 @pytest.fixture(scope="module")
-def attempts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, subprocess.Popen[str]]]:
-    """All at once: most of the time goes into starting Python."""
-    folder = tmp_path_factory.mktemp("unsafe")
-    started = {case: attempt(folder, "serve --port 0", env) for case, (env, _) in UNSAFE.items()}
-    yield started
-    for process in started.values():
-        process.kill()
-        process.communicate()
+def attempts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, str, set[str]]]:
+    serve = ["serve", "--port", "0"]
+    cases = {case: (serve, env) for case, (env, _) in UNSAFE.items()}
+    return attempt(tmp_path_factory.mktemp("unsafe"), {**cases, "all is well": (["check"], {})})
 
 
 @pytest.mark.parametrize("case", UNSAFE)
-def test_production_does_not_start_unsafely(attempts: dict[str, subprocess.Popen[str]], case: str) -> None:
+def test_production_does_not_start_unsafely(attempts: dict[str, tuple[int, str, set[str]]], case: str) -> None:
     """It ends with status 2 and one sentence that names the setting, and no secret; nothing was opened."""
-    said, _ = attempts[case].communicate(timeout=60)
-    assert attempts[case].returncode == 2
+    status, said, files = attempts[case]
+    assert (status, files) == (2, set())
     assert UNSAFE[case][1] in said
     assert "Traceback" not in said
     assert "listening" not in said
@@ -130,8 +146,7 @@ def test_production_does_not_start_unsafely(attempts: dict[str, subprocess.Popen
     ] == []
 
 
-def test_it_starts_where_all_is_well(tmp_path: Path) -> None:
+def test_it_starts_where_all_is_well(attempts: dict[str, tuple[int, str, set[str]]]) -> None:
     """Else the cases above would prove nothing. `check` judges alike, and opens no port."""
-    process = attempt(tmp_path, "check", {})
-    said, _ = process.communicate(timeout=60)
-    assert (process.returncode, SECRET in said) == (0, False)
+    status, said, _ = attempts["all is well"]
+    assert (status, SECRET in said) == (0, False)

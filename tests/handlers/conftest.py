@@ -40,7 +40,7 @@ class House:
             self.http_server = HTTPServer(make_application(self.server, make_gate(self.settings)))
             self.http_server.add_sockets(listening)
         else:
-            self.http_server = lifecycle._listen(self.server, listening, self.settings)
+            self.http_server = lifecycle._listen(self.server, listening, make_gate(self.settings))
 
     async def stop(self) -> None:
         for socket in self.sockets:
