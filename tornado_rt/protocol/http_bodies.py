@@ -51,9 +51,18 @@ class StatsAnswer(WireModel):
     timestamp: Timestamp
 
 
+class RevokeAnswer(WireModel):
+    """``POST /api/realtime/revoke``: what is in force now, and how many connections were closed."""
+
+    revoked: dict[Literal["userId", "tokenId", "dashboardId"], str]
+    closed: int
+    timestamp: Timestamp
+
+
 class ErrorAnswer(WireModel):
     """Every answer that is an error."""
 
     error: str = Field(description="a sentence for a person")
     code: str
     details: tuple[Detail, ...] = ()
+    retry_after_ms: int | None = Field(None, description="when the same may be asked again; Retry-After says it in seconds")

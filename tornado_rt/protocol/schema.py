@@ -12,8 +12,8 @@ from typing import Any, Final, get_args
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from tornado_rt.protocol.http_bodies import ErrorAnswer, StatsAnswer, StatusAnswer, SyncAnswer
-from tornado_rt.protocol.messages import ClientMessage, SyncPost
+from tornado_rt.protocol.http_bodies import ErrorAnswer, RevokeAnswer, StatsAnswer, StatusAnswer, SyncAnswer
+from tornado_rt.protocol.messages import ClientMessage, Revoke, SyncPost
 from tornado_rt.protocol.server_messages import Envelope, ServerMessage
 
 __all__ = ["asyncapi", "openapi"]
@@ -35,6 +35,18 @@ _QUERY: Final[dict[str, str]] = {
 }
 
 Json = dict[str, Any]
+
+_SECURITY: Final[dict[str, dict[str, str]]] = {
+    "bearer": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "a signed token; a user id, where the server trusts its clients",
+    },
+    "token": {"type": "apiKey", "in": "query", "name": "token"},
+    "tokenCookie": {"type": "apiKey", "in": "cookie", "name": "token", "description": "counts beside a known Origin alone"},
+    "userId": {"type": "apiKey", "in": "query", "name": "userId", "description": "where the server trusts its clients"},
+    "userIdCookie": {"type": "apiKey", "in": "cookie", "name": "userId", "description": "where the server trusts its clients"},
+}
 
 
 def client_models() -> tuple[type[BaseModel], ...]:
@@ -76,11 +88,11 @@ def asyncapi() -> Json:
 
 def openapi() -> Json:
     """The HTTP calls beside the socket as an OpenAPI 3.1 document."""
-    bodies: list[type[BaseModel]] = [SyncPost, StatusAnswer, SyncAnswer, StatsAnswer, ErrorAnswer]
+    bodies: list[type[BaseModel]] = [SyncPost, StatusAnswer, SyncAnswer, StatsAnswer, Revoke, RevokeAnswer, ErrorAnswer]
     return {
         "openapi": "3.1.0",
         "info": _info("HTTP: the fallback for when no socket can be had, and what operators ask."),
-        "security": [{"userId": []}, {"bearer": []}, {"cookie": []}],
+        "security": [{name: []} for name in _SECURITY],
         "paths": {
             PATH: {
                 "get": _call("Whether the server is ready, and where its socket is", _answer(StatusAnswer), 401),
@@ -94,6 +106,16 @@ def openapi() -> Json:
                 },
             },
             f"{PATH}/stats": {"get": _call("Who is connected", _answer(StatsAnswer), 401, 403)},
+            f"{PATH}/revoke": {
+                "post": {
+                    **_call(
+                        "For admins: close connections, and refuse their tokens from now on",
+                        _answer(RevokeAnswer),
+                        *(400, 401, 403, 413, 415, 429, 503),
+                    ),
+                    "requestBody": {"required": True, "content": _content(Revoke)},
+                }
+            },
             f"{PATH}/schema": {"get": _open_call("The socket's messages as an AsyncAPI document")},
             f"{PATH}/openapi": {"get": _open_call("This document")},
             "/healthz": {"get": _open_call("Whether the process lives")},
@@ -101,11 +123,7 @@ def openapi() -> Json:
         },
         "components": {
             "schemas": _schemas(bodies, keep_discriminators=True),
-            "securitySchemes": {
-                "userId": {"type": "apiKey", "in": "query", "name": "userId"},
-                "bearer": {"type": "http", "scheme": "bearer"},
-                "cookie": {"type": "apiKey", "in": "cookie", "name": "userId"},
-            },
+            "securitySchemes": dict(_SECURITY),
         },
     }
 
