@@ -14,6 +14,8 @@ const byId = (id) => document.getElementById(id);
 const desk = byId("desk");
 const grid = byId("tiles");
 const cards = new Map(); // widget id -> {node: rt-widget, tile, kind}
+const stale = new Set(); // widgets that wait for the next frame
+const flashing = new Set();
 const query = new URLSearchParams(location.search);
 const token = query.get("token") ?? undefined;
 const dashboardId = query.get("dashboardId") || "default";
@@ -40,13 +42,25 @@ function card(id, kind) {
   node.setAttribute("widget-id", id);
   node.setAttribute("optimistic", "");
   node.dataset.kind = kind;
-  node.render = (fields) => {
-    if (fields === null) return;
-    if (kindOf(fields) === kind) tile.show(fields);
-    else arrange();
-    sign(id);
-  };
+  node.render = () => paint(id);
   return { node, tile, kind };
+}
+
+/** Show a tile anew with the next frame, however often it changes until then. */
+function paint(id) {
+  if (!stale.size) requestAnimationFrame(paintStale);
+  stale.add(id);
+}
+
+function paintStale() {
+  const ids = [...stale];
+  stale.clear();
+  if (ids.some((id) => cards.has(id) && rt.widgets.has(id) && kindOf(rt.widgets.get(id)) !== cards.get(id).kind)) arrange();
+  for (const id of ids) {
+    const fields = rt.widgets.get(id);
+    if (fields && cards.has(id)) cards.get(id).tile.show(cards.get(id).node.data ?? fields);
+    sign(id);
+  }
 }
 
 /** The foot of a tile: who changed it, and when. */
@@ -186,9 +200,11 @@ function listen(client) {
 /** A ring in the colour of who changed it. What moves every second anyway needs none. */
 function flash(id, user) {
   const node = cards.get(id)?.tile.node;
-  if (!node || rt.widgets.get(id)?.drift || node.getAnimations().length) return;
+  if (!node || rt.widgets.get(id)?.drift || flashing.has(id) || document.hidden) return;
+  flashing.add(id);
   node.dataset.hue = hueOf(user);
-  node.animate([{ outlineColor: "var(--hue)" }, { outlineColor: "transparent" }], { duration: 1400, easing: "ease-in" });
+  const look = node.animate([{ outlineColor: "var(--hue)" }, { outlineColor: "transparent" }], { duration: 1400, easing: "ease-in" });
+  look.onfinish = look.oncancel = () => flashing.delete(id);
 }
 
 /** A dashboard that holds nothing yet gets something to look at. */

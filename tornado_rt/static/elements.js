@@ -436,7 +436,7 @@ export class RtConflictDialog extends Part {
       .scroll { overflow: auto; max-height: 45vh } table { width: 100%; border-collapse: separate; border-spacing: 0; table-layout: fixed }
       th, td { padding: .5rem .75rem; overflow-wrap: anywhere; text-align: start; vertical-align: top } td { font-weight: 400; white-space: pre-wrap }
       thead th { color: var(--_muted); font-weight: 500 }
-      tbody th, td { border-top: 1px solid var(--_line) } th:first-child { width: 25% } .val { display: block; max-height: 9rem; overflow: auto }
+      tbody th, td { border-top: 1px solid var(--_line) } th:first-child { width: 25% } .val { display: block }
       .mine .val { border-inline-start: 3px solid var(--_fallback); padding-inline-start: .625rem }
       .theirs .val { border-inline-start: 3px solid var(--_syncing); padding-inline-start: .625rem }
       .none { font-style: italic }
@@ -448,7 +448,7 @@ export class RtConflictDialog extends Part {
         .foot button { flex: 1 } }`);
     this.title_ = make("h2", { id: "title", tabIndex: -1 });
     this.story = make("p", { id: "story" });
-    this.table = make("div", { className: "scroll" });
+    this.table = make("div", { className: "scroll", role: "group", ariaLabel: "Fields" });
     this.fault = make("p", { className: "fault", role: "alert" });
     this.buttons = make("div", { className: "foot" });
     const dismiss = make("button", { type: "button", className: "x", ariaLabel: "Close and keep theirs", textContent: "×", onclick: () => this.#settle("remote") });
@@ -500,13 +500,13 @@ export class RtConflictDialog extends Part {
       make("b", { textContent: remoteUserId }),
       ` ${did} at ${clock(remoteTimestamp)}, before your ${local ? "change" : "deletion"} arrived. Which one shall stand?`,
     );
+    if (!this.dialog.open && this.isConnected) this.dialog.showModal();
     this.#compare();
     this.buttons.replaceChildren(
       this.#button("Keep theirs", () => this.#settle("remote")),
       this.#conflict.batch?.length ? "" : this.#button("Edit and merge", () => this.#edit()),
       this.#button("Keep mine", () => this.#settle("local"), "main"),
     );
-    if (!this.dialog.open && this.isConnected) this.dialog.showModal();
     this.title_.focus();
   }
 
@@ -535,7 +535,6 @@ export class RtConflictDialog extends Part {
       const isThere = has(side, name);
       const words = isThere ? text(side[name]) : side ? (fields.includes(name) ? "removed" : "as it was") : gone;
       const value = make("span", { className: `val${isThere ? "" : " none"}`, textContent: words });
-      if (words.length > 200) Object.assign(value, { tabIndex: 0, role: "group", ariaLabel: `${className}: ${name}` });
       return make("td", { className }, value);
     };
     const row = (name) => [cell(local, name, "mine", "I deleted it"), cell(remote, name, "theirs", "they deleted it")];
@@ -548,6 +547,7 @@ export class RtConflictDialog extends Part {
     const head = (scope) => (textContent) => make("th", { scope, textContent });
     const rows = this.#names().map((name) => make("tr", {}, head("row")(name), cells(name)));
     this.table.replaceChildren(make("table", {}, make("thead", {}, make("tr", {}, columns.map(head("col")))), make("tbody", {}, rows)));
+    this.table.tabIndex = this.table.scrollHeight > this.table.clientHeight ? 0 : -1;
   }
 
   #edit() {

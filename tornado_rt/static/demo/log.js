@@ -4,6 +4,7 @@ import { ago, avatar, make, words } from "./words.js";
 
 const MAX_LINES = 24;
 const MAX_VALUE = 48;
+const PAUSE_MS = 120;
 
 export class ChangeLog {
   #lines = [];
@@ -44,14 +45,14 @@ export class ChangeLog {
     return [field === "value" ? "set" : `set ${field.slice(0, MAX_VALUE)} of`, name, short];
   }
 
-  /** Once a frame, however much has changed. */
+  /** A few times a second, however much changes. */
   #plan() {
     if (this.#isPlanned) return;
     this.#isPlanned = true;
-    requestAnimationFrame(() => {
+    setTimeout(() => {
       this.#isPlanned = false;
       this.list.replaceChildren(...this.#lines.map((line) => this.#row(line)));
-    });
+    }, PAUSE_MS);
   }
 
   #row({ userId, what: [verb, object, value], at, count, ids }) {

@@ -85,6 +85,7 @@ class Tile {
     this.desk = desk;
     this.name = make("input", { className: "title", autocomplete: "off", spellcheck: false, maxLength: 20_000 });
     this.grip = make("button", { type: "button", className: "grip", title: "Drag, or use the arrow keys" }, make("span"));
+    this.name.ariaLabel = `Title of ${desk.id}`;
     this.foot = make("p", { className: "foot" });
     this.body = make("div", { className: "body" });
     this.node = make("article", { className: `tile ${kind}` }, make("header", {}, make("h2", {}, this.name), this.grip), this.body, this.foot);
@@ -95,8 +96,7 @@ class Tile {
     this.called = typeof fields.title === "string" && fields.title ? fields.title : this.desk.id;
     this.title.show(this.called);
     const short = this.called.slice(0, 80);
-    this.name.ariaLabel = `Title of ${this.desk.id}`;
-    this.grip.ariaLabel = `Move ${short}`;
+    if (this.short !== short) this.grip.ariaLabel = `Move ${(this.short = short)}`;
     this.fill(fields, short);
   }
 
@@ -134,9 +134,11 @@ class NumberTile extends Tile {
     const text = figure(value, this.decimals);
     this.typed.show(text);
     this.value.style.setProperty("--signs", Math.min(12, text.length - 0.6 * text.includes(".")));
-    this.value.ariaLabel = title;
-    this.less.ariaLabel = `${title}: one less`;
-    this.more.ariaLabel = `${title}: one more`;
+    if (this.value.ariaLabel !== title) {
+      this.value.ariaLabel = title;
+      this.less.ariaLabel = `${title}: one less`;
+      this.more.ariaLabel = `${title}: one more`;
+    }
     this.unit.textContent = typeof unit === "string" ? unit.slice(0, 8) : "";
     this.spark.draw(this.#history(numbers(recent), value));
   }
