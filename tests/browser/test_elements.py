@@ -18,6 +18,7 @@ from tests.faults.process import ServerProcess
 from tornado_rt.client import RealtimeClient
 
 STATIC = Path(tornado_rt.__file__).parent / "static"
+DOCUMENT = Path(__file__).parent.parent.parent / "docs" / "browser.md"
 ELEMENTS_BYTES = 10_000  # gzipped, as it is shipped
 
 
@@ -89,6 +90,27 @@ async def test_axe_finds_no_fault(browser: str, tmp_path: Path, look: dict[str, 
             assert await faults(ben) == []
     finally:
         server.close()
+
+
+# As the documents show them
+
+
+async def test_the_example_of_the_documents_works(server: ServerProcess, browser: str) -> None:
+    """What stands in docs/browser.md, served as a page of somebody's own."""
+    [example] = re.findall(r"```html\n(<!doctype html>.*?)```", DOCUMENT.read_text(), re.DOTALL)
+    await server.start()
+    async with windows(server, browser) as desk, RealtimeClient(server.base, user_id="ben", dashboard_id="sales") as ben:
+        page = await (await desk.context()).new_page()
+        page.on("pageerror", lambda error: desk.said.append(str(error)))
+        await page.route("**/example", lambda route: route.fulfill(body=example, content_type="text/html"))
+        await page.goto(f"{server.base}/example")
+        await is_live(page)
+        await press(page, "One more").click()
+        await press(page, "One more").click()
+        await expect(page.get_by_role("heading")).to_have_text("Orders")
+        await expect(page.get_by_role("status").filter(has_text="2")).to_be_visible()
+        await is_live(page)
+        assert ben.widgets == {"orders": {"title": "Orders", "value": 2}}
 
 
 # Each by itself
