@@ -23,9 +23,15 @@ def shared_fortress(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fortre
 
 
 @pytest.fixture
-def fortress(shared_fortress: Fortress, io_loop: IOLoop) -> Iterator[Fortress]:
+def max_lines() -> int:
+    """What a case may be worth in the log."""
+    return 1
+
+
+@pytest.fixture
+def fortress(shared_fortress: Fortress, max_lines: int, io_loop: IOLoop) -> Iterator[Fortress]:
     """The server; after the test it must be what it was, and have little to say of it."""
-    watch = shared_fortress.unharmed()
+    watch = shared_fortress.unharmed(max_lines)
     io_loop.run_sync(watch.__aenter__)
     yield shared_fortress
     io_loop.run_sync(lambda: watch.__aexit__(None, None, None))

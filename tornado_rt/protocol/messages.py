@@ -25,6 +25,7 @@ from pydantic import (
     model_validator,
 )
 from pydantic.alias_generators import to_camel
+from pydantic.config import JsonDict
 from pydantic_core import PydanticCustomError
 
 MAX_SAFE_INTEGER = 2**53 - 1  # the largest whole number that a browser does not round (RFC 8259 section 6)
@@ -305,8 +306,14 @@ class SyncPost(WireModel):
     epoch: Id | None = None
 
 
+def _given(name: str) -> JsonDict:
+    return {"required": [name], "properties": {name: {"type": "string"}}}
+
+
 class Revoke(WireModel):
     """The body of ``POST /api/realtime/revoke``: exactly one of the three (PROTOCOL section 6)."""
+
+    model_config = ConfigDict(json_schema_extra={"oneOf": [_given(name) for name in ("userId", "tokenId", "dashboardId")]})
 
     user_id: Id | None = None
     token_id: Annotated[str, StringConstraints(min_length=1, max_length=512)] | None = None
@@ -315,7 +322,7 @@ class Revoke(WireModel):
     @model_validator(mode="after")
     def _is_about_one(self) -> Revoke:
         if [self.user_id, self.token_id, self.dashboard_id].count(None) != 2:
-            raise _at("userId", "or tokenId or dashboardId is required, and only one of them")
+            raise _at("userId", "is required, or tokenId or dashboardId, and only one of them")
         return self
 
     def chosen(self) -> tuple[Literal["userId", "tokenId", "dashboardId"], str]:

@@ -131,7 +131,7 @@ def _detail(error: ErrorDetails) -> tuple[str, str]:
     path = format_path(_without_tags(error["loc"]))
     if kind == "at":  # found by the whole, about a part: see messages._at
         part = context["at"]
-        return path + (part if part.startswith("[") else f".{part}"), context["sentence"]
+        return path + (part if part.startswith("[") or not path else f".{part}"), context["sentence"]
     if kind == "set_and_unset":
         return path, error["msg"]
     if kind == "literal_error":
