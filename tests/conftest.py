@@ -7,6 +7,7 @@ import gc
 import json
 import logging
 import os
+import os
 import subprocess
 import sys
 import threading
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 from tornado.ioloop import IOLoop
 from tornado.platform.asyncio import AsyncIOMainLoop
 
@@ -23,6 +25,12 @@ try:
     from uvloop import new_event_loop
 except ImportError:  # uvloop does not exist on every platform; the server runs on asyncio's own loop there, and so do the tests
     from asyncio import new_event_loop
+
+# A timing never fails a test; and what CI tries is the same each time, while developers' runs go on looking for something new.
+settings.register_profile(
+    "patient", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=bool(os.environ.get("CI"))
+)
+settings.load_profile("patient")
 
 WATCHED_LOGGERS = ("tornado.application", "asyncio")
 
