@@ -75,6 +75,16 @@ async def test_it_ends_for_whoever_reads_nothing_too() -> None:
     assert anna.socket.closed_with == (1008, "Token expired")
 
 
+async def test_one_end_is_enough() -> None:
+    """Silent for too long as well: it is ended, and counted, once."""
+    hall, anna = await with_token()
+    anna.socket.heard = False
+    for _ in range(4):
+        interval(hall)
+    assert anna.socket.closed_with == (1008, "Token expired")
+    assert hall.server.heartbeat.missed == 0
+
+
 async def test_who_has_no_token_stays() -> None:
     hall, anna = await with_token(expires_at=None)
     for _ in range(10):
