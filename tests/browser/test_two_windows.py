@@ -261,6 +261,17 @@ async def test_a_page_reloaded_while_offline_keeps_its_queue(server: ServerProce
         assert await position(anna) == before + 1
 
 
+async def test_what_was_just_typed_outlives_the_page(server: ServerProcess, browser: str) -> None:
+    """Reloaded in the very moment, before the pause that tells that a value is meant."""
+    await server.start()
+    async with windows(server, browser) as desk:
+        anna = await desk.open("anna")
+        await figure(anna, "Crew on watch").fill("12")
+        await anna.reload()
+        await expect(figure(anna, "Crew on watch")).to_have_value("12")
+        await is_live(anna)
+
+
 async def test_where_no_socket_gets_through_posts_do_the_work(server: ServerProcess, browser: str) -> None:
     """Sending and receiving; the indicator says so."""
     await server.start()
@@ -305,7 +316,7 @@ async def test_tiles_are_dragged_and_the_move_is_undone(server: ServerProcess, b
         assert await titles(anna) == dragged
         await press(anna, "Undo move").click()
         for page in (anna, ben):
-            await expect(page.locator("input.title").first).to_have_value("Passengers aboard")
+            await expect(page.locator("input.title").first).to_have_value("People aboard")
             assert await titles(page) == first
             await expect(press(page, "Undo move")).to_be_disabled()
 
@@ -357,11 +368,11 @@ async def test_what_people_write_does_no_harm(server: ServerProcess, browser: st
         assert await anna.locator("rt-dashboard img:not(.mark), rt-dashboard script").count() == 0
         overflow = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
         assert await anna.evaluate(overflow) == 0
-        await write(figure(anna, "Passengers aboard"), "1")  # and everything still works
+        await write(figure(anna, "People aboard"), "1")  # and everything still works
         await is_live(anna)
         await anna.reload()
         await is_live(anna)
-        await expect(figure(anna, "Passengers aboard")).to_have_value("1")
+        await expect(figure(anna, "People aboard")).to_have_value("1")
         assert await anna.evaluate(overflow) == 0
         assert await anna.evaluate("window.harmed ?? ({}).harmed ?? null") is None
 

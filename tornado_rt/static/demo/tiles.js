@@ -45,6 +45,7 @@ class Typed {
       if (event.key === "Enter" && input.tagName !== "TEXTAREA") this.commit();
       if (event.key === "Escape") this.#drop();
     });
+    addEventListener("pagehide", () => this.commit()); // a page that is left or reloaded sends it when it comes back
     input.addEventListener("blur", () => {
       this.commit();
       this.#drop();
