@@ -174,7 +174,7 @@ class Fortress:
             answer = asyncio.ensure_future(reader.read())
             for piece in more:
                 await asyncio.wait([answer], timeout=pause)
-                if answer.done():
+                if answer.done() or writer.is_closing():
                     break
                 writer.write(piece)
             async with asyncio.timeout(ANSWER_SECONDS):

@@ -15,10 +15,10 @@ from hypothesis import HealthCheck, Phase, given, settings
 from schemathesis.generation import GenerationMode
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
-from tests.abuse.fortress import Fortress
+from tests.abuse.fortress import ANSWER_SECONDS, Fortress
 from tornado_rt.protocol.schema import openapi
 
-EXAMPLES = 40
+EXAMPLES = 25
 DESCRIBED = schemathesis.openapi.from_dict(openapi())
 DESCRIBED.config.generation.update(codec="ascii")  # of other signs no JSON Schema can say which are printable
 OPERATIONS = {f"{each.ok().method.upper()} {each.ok().path}": each.ok() for each in DESCRIBED.get_all_operations()}
@@ -76,6 +76,6 @@ def test_every_answer_is_as_described(fortress: Fortress, name: str, mode: Gener
     )
     @given(case=operation.as_strategy(generation_mode=mode))
     def check(case: Any) -> None:
-        case.call_and_validate(base_url=fortress.base, headers=headers, excluded_checks=beyond_words)
+        case.call_and_validate(base_url=fortress.base, headers=headers, excluded_checks=beyond_words, timeout=ANSWER_SECONDS)
 
     check()
