@@ -2,12 +2,12 @@
 
 import "./elements.js";
 import { glide, inOrder, movable, moved, widthOf } from "./demo/arrange.js";
-import { Feed } from "./demo/feed.js";
 import { ChangeLog } from "./demo/log.js";
 import { kindOf, tileOf } from "./demo/tiles.js";
 import { ago, avatar, hueOf, make } from "./demo/words.js";
 
 const USUAL_WIDTH = { number: 3, chart: 8, table: 8, note: 4, plain: 4 };
+const MIN_PAUSE_MS = 50; // between two paintings
 const NAMES = ["ada", "bo", "cleo", "dag", "edda", "finn", "gro", "hal", "ines", "jon", "kari", "leif"];
 
 const byId = (id) => document.getElementById(id);
@@ -16,6 +16,7 @@ const grid = byId("tiles");
 const cards = new Map(); // widget id -> {node: rt-widget, tile, kind}
 const stale = new Set(); // widgets that wait for the next frame
 const flashing = new Set();
+let paintedAt = 0;
 const query = new URLSearchParams(location.search);
 const token = query.get("token") ?? undefined;
 const dashboardId = query.get("dashboardId") || "default";
@@ -46,13 +47,14 @@ function card(id, kind) {
   return { node, tile, kind };
 }
 
-/** Show a tile anew with the next frame, however often it changes until then. */
+/** Show a tile anew with the next frame, however often it changes until then; under a storm of changes, twenty times a second. */
 function paint(id) {
-  if (!stale.size) requestAnimationFrame(paintStale);
+  if (!stale.size) setTimeout(requestAnimationFrame, paintedAt + MIN_PAUSE_MS - performance.now(), paintStale);
   stale.add(id);
 }
 
 function paintStale() {
+  paintedAt = performance.now();
   const ids = [...stale];
   stale.clear();
   if (ids.some((id) => cards.has(id) && rt.widgets.has(id) && kindOf(rt.widgets.get(id)) !== cards.get(id).kind)) arrange();
@@ -166,9 +168,11 @@ function cutOrRejoin() {
   else rt.disconnect();
 }
 
-const feed = new Feed({ dashboardId, token });
+let feed = null;
 
-function switchFeed() {
+/** What moves the figures is loaded when it is wanted. */
+async function switchFeed() {
+  feed ??= new (await import("./demo/feed.js")).Feed({ dashboardId, token });
   if (feed.isOn) feed.stop();
   else feed.start();
   byId("feed").setAttribute("aria-checked", String(feed.isOn));
