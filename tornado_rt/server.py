@@ -119,8 +119,9 @@ class RealtimeServer:
         await self._settle(grace_seconds)
         sessions = list(self.sessions)
         log.info("draining", connections=len(sessions))
+        now = self.hall.monotonic()  # one moment for all: saying goodbye takes time, and would move two slots onto each other
         for session in sessions:
-            session.close(Close.SERVER_SHUTTING_DOWN, self.next_slot_ms())
+            session.close(Close.SERVER_SHUTTING_DOWN, self._slot_ms(now))
         if sessions:
             self._is_empty = asyncio.get_running_loop().create_future()
             await asyncio.wait([self._is_empty], timeout=max(0.0, deadline - self.hall.monotonic()))
@@ -169,7 +170,9 @@ class RealtimeServer:
 
     def next_slot_ms(self) -> int:
         """When the next of those who are sent away may come back, so that they do not all come at once."""
-        now = self.hall.monotonic()
+        return self._slot_ms(self.hall.monotonic())
+
+    def _slot_ms(self, now: float) -> int:
         self._next_slot_at = max(now, self._next_slot_at) + 1 / (self.options.accept_rate_per_second or 1_000_000)
         return round((self._next_slot_at - now) * 1000)
 
